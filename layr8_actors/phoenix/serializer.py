@@ -1,0 +1,316 @@
+"""Between frames and WebSocket messages: the V2 JSON serializer of Phoenix, text and binary, both directions.
+
+A text message is decoded in one pass by one typed decoder: reading a header first and the payload later would scan the
+bytes twice. A message that is no frame is refused with a typed error that says what is wrong with it and where, and
+never quotes it: what a peer sent may be private, or large, or meant for a log reader.
+
+The binary layouts (``lib/phoenix/socket/serializers/v2_json_serializer.ex``) start with a kind byte and one length byte
+for each field, of UTF-8 bytes; then the fields; then the data::
+
+    push, client to server   0  join_ref ref topic event   data
+    push, server to client   0  join_ref     topic event   data
+    reply                    1  join_ref ref topic status  data
+    broadcast                2               topic event   data
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+
+from layr8_actors.errors import FrameTooDeep, FrameTooLarge, InvalidOption, LocalProtocolError, MalformedFrame
+
+from .frames import PHX_REPLY, Frame
+
+__all__ = ("MAX_DEPTH", "MAX_SIZE", "Serializer")
+
+MAX_SIZE: Final = 8 * 1024 * 1024
+"""Bytes of one message. Phoenix has no bound of its own, so this one only keeps a peer from filling the memory: eight
+times the largest message of the recorded transcripts (``huge_1mb``)."""
+
+MAX_DEPTH: Final = 64
+"""Levels of arrays and objects in one payload; DIDComm messages nest less than 10, Python's recursion ends at 1000."""
+
+_PUSH: Final = 0
+_REPLY: Final = 1
+_BROADCAST: Final = 2
+
+_MAX_FIELD: Final = 255  # What one length byte can say.
+
+_FIELDS_OF_PUSH: Final = ("join_ref", "ref", "topic", "event")
+_FIELDS_OF_SERVER_PUSH: Final = ("join_ref", "topic", "event")
+_FIELDS_OF_REPLY: Final = ("join_ref", "ref", "topic", "status")
+_FIELDS_OF_BROADCAST: Final = ("topic", "event")
+
+_ALLOWED: Final = "None, bool, int, finite float, str, list, tuple, and dict with str keys"
+
+_TOO_DEEP: Final = "nesting deeper than the limit, or a value that contains itself"
+
+# Both are stateless: one of each serves every serializer.
+_DECODER: Final = msgspec.json.Decoder(Frame)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Serializer:
+    """Decodes and encodes WebSocket messages of Phoenix Channels V2.
+
+    It holds two limits and no state, so one may serve any number of sockets. Nothing here checkpoints.
+
+    Args:
+        max_size: the largest message accepted, in bytes (text: of UTF-8); default :data:`MAX_SIZE`.
+        max_depth: how deep arrays and objects of a payload may nest, counting the payload itself as level one when
+            it is one; default :data:`MAX_DEPTH`. It holds for encoding too.
+
+    Raises:
+        InvalidOption: a limit is not a positive integer; correct it.
+    """
+
+    __slots__ = ("max_depth", "max_size")
+
+    def __init__(self, *, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -> None:
+        for option, value in (("max_size", max_size), ("max_depth", max_depth)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidOption(option, value, "a positive integer")
+        self.max_size = max_size
+        self.max_depth = max_depth
+
+    # --- decoding -----------------------------------------------------------------------------------------------------
+
+    def decode(self, data: str | bytes) -> Frame:
+        """Return the frame in one WebSocket message from a server.
+
+        Args:
+            data: a text message as ``str``, a binary one as ``bytes``.
+
+        Returns a frame. Of a text message the payload is what the JSON says, the last of equal keys winning. Of a
+        binary push or broadcast it is ``bytes``; of a binary reply ``{"status": str, "response": bytes}``. A ref that
+        is empty in a binary message is ``None``, because Phoenix writes a null ref so.
+
+        Raises:
+            FrameTooLarge: the message is larger than ``max_size``.
+            FrameTooDeep: its payload nests deeper than ``max_depth``.
+            MalformedFrame: it is no frame: not JSON (``NaN``, lone surrogates and integers that Python cannot read
+                included), not an array, too short, a field of the wrong type, a binary message cut short or of an
+                unknown kind. Drop the message; neither the socket nor the topics are touched by it.
+        """
+        if isinstance(data, str):
+            return self._decode_text(data)
+        self._check_size(len(data))
+        if not data:
+            raise MalformedFrame("an empty binary message")
+        kind = data[0]
+        if kind == _PUSH:
+            (join_ref, topic, event), payload = _read(data, _FIELDS_OF_SERVER_PUSH)
+            return Frame(join_ref or None, None, topic, event, payload)
+        if kind == _REPLY:
+            (join_ref, ref, topic, status), payload = _read(data, _FIELDS_OF_REPLY)
+            return Frame(join_ref or None, ref or None, topic, PHX_REPLY, {"status": status, "response": payload})
+        if kind == _BROADCAST:
+            (topic, event), payload = _read(data, _FIELDS_OF_BROADCAST)
+            return Frame(None, None, topic, event, payload)
+        raise MalformedFrame(f"a binary message of unknown kind {kind}; known: 0 (push), 1 (reply), 2 (broadcast)")
+
+    def decode_push(self, data: bytes) -> Frame:
+        """Return the frame in one binary message from a client, the only kind that a client may send: a push.
+
+        Args:
+            data: the binary message.
+
+        An empty ref stays the empty string, as it does in Phoenix (which refuses it from 1.8.3 on).
+
+        Raises:
+            FrameTooLarge: the message is larger than ``max_size``.
+            MalformedFrame: it is cut short, or not a push; Phoenix closes the socket with 1011 then.
+        """
+        self._check_size(len(data))
+        if not data:
+            raise MalformedFrame("an empty binary message")
+        if data[0] != _PUSH:
+            raise MalformedFrame(f"a binary message of kind {data[0]}; a client may send only 0 (push)")
+        (join_ref, ref, topic, event), payload = _read(data, _FIELDS_OF_PUSH)
+        return Frame(join_ref, ref, topic, event, payload)
+
+    def _decode_text(self, text: str) -> Frame:
+        size = len(text)
+        if size > self.max_size or (size * 4 > self.max_size and not text.isascii()):
+            self._check_size(len(text.encode("utf-8", "surrogatepass")))
+        problem: MalformedFrame
+        try:
+            frame = _DECODER.decode(text)
+        except RecursionError:
+            problem = self._too_deep()
+        except UnicodeError:
+            problem = MalformedFrame("a text message with a lone surrogate, which UTF-8 cannot carry")
+        except msgspec.DecodeError as error:
+            # msgspec names types and positions, never values, so its text is safe to show.
+            problem = MalformedFrame(f"not a frame [join_ref, ref, topic, event, payload]: {error}{_hint(text)}")
+        else:
+            # No payload nests deeper than the brackets before it are many, so nearly all frames need no walk.
+            if text.count("[") + text.count("{") - 1 > self.max_depth and _deeper_than(self.max_depth, frame.payload):
+                raise self._too_deep()
+            return frame
+        # Raised here and not above: an exception's context would carry the message along.
+        raise problem
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_size:
+            raise FrameTooLarge(f"a message of {size} bytes; at most {self.max_size} are accepted")
+
+    def _too_deep(self) -> FrameTooDeep:
+        return FrameTooDeep(f"arrays and objects nest deeper than {self.max_depth} levels")
+
+    # --- encoding -----------------------------------------------------------------------------------------------------
+
+    def encode(self, frame: Frame) -> str:
+        """Return a frame as the compact JSON of a text message, in either direction.
+
+        Args:
+            frame: its payload is made of ``None``, ``bool``, ``int``, finite ``float``, ``str``, ``list``, ``tuple``
+                (written as an array) and ``dict`` with ``str`` keys; subclasses of the last three, and enums of
+                ``str`` and ``int``, are written as what they are subclasses of.
+
+        Raises:
+            LocalProtocolError: the payload holds something else. Dates, decimals, UUIDs, sets, dataclasses and bytes
+                are refused on purpose, though msgspec would write them: the other side would read back strings, arrays
+                and objects. Convert them first; a payload that is bytes goes through :meth:`encode_push`. ``NaN`` and
+                the infinities are no JSON. Also raised for lone surrogates, for integers that Python refuses to print,
+                and for nesting deeper than ``max_depth`` (which a value that contains itself is).
+        """
+        try:
+            problem = _unwritable(frame.payload, self.max_depth)
+            if problem is None:
+                return _ENCODER.encode(frame).decode()
+        except RecursionError:
+            problem = _TOO_DEEP
+        except UnicodeError:
+            problem = "a str with a lone surrogate, which UTF-8 cannot carry"
+        except (TypeError, ValueError) as error:
+            problem = str(error)
+        # Raised here and not above: an exception's context would carry the payload along.
+        raise LocalProtocolError(f"the payload cannot be written as JSON: {problem}; allowed: {_ALLOWED}")
+
+    def encode_push(self, frame: Frame) -> bytes:
+        """Return a client's push as a binary message (kind 0 with a ref); its payload has to be ``bytes``.
+
+        Raises:
+            LocalProtocolError: the payload is not bytes, or a field has more than 255 bytes of UTF-8.
+        """
+        return _write(_PUSH, _FIELDS_OF_PUSH, (frame.join_ref, frame.ref, frame.topic, frame.event), frame.payload)
+
+    def encode_server_push(self, frame: Frame) -> bytes:
+        """Return a server's push as a binary message (kind 0 without a ref); its payload has to be ``bytes``.
+
+        Raises:
+            LocalProtocolError: as :meth:`encode_push`.
+        """
+        return _write(_PUSH, _FIELDS_OF_SERVER_PUSH, (frame.join_ref, frame.topic, frame.event), frame.payload)
+
+    def encode_reply(self, frame: Frame) -> bytes:
+        """Return a server's reply as a binary message (kind 1); its payload is ``{"status": str, "response": bytes}``.
+
+        Raises:
+            LocalProtocolError: as :meth:`encode_push`, or the payload is of another shape.
+        """
+        payload = frame.payload
+        if not isinstance(payload, dict) or not isinstance(payload.get("status"), str) or "response" not in payload:
+            raise LocalProtocolError('the payload of a binary reply has to be {"status": str, "response": bytes}')
+        fields = (frame.join_ref, frame.ref, frame.topic, payload["status"])
+        return _write(_REPLY, _FIELDS_OF_REPLY, fields, payload["response"])
+
+    def encode_broadcast(self, frame: Frame) -> bytes:
+        """Return a server's broadcast as a binary message (kind 2); its payload has to be ``bytes``.
+
+        Raises:
+            LocalProtocolError: as :meth:`encode_push`.
+        """
+        return _write(_BROADCAST, _FIELDS_OF_BROADCAST, (frame.topic, frame.event), frame.payload)
+
+
+def _hint(text: str) -> str:
+    # The commonest cause of all: without vsn=2.0.0 in its URL, Phoenix speaks V1, whose frames are objects.
+    return " (an object is a V1 frame: is vsn=2.0.0 in the URL?)" if text[:64].lstrip()[:1] == "{" else ""
+
+
+def _deeper_than(limit: int, payload: Any) -> bool:
+    """Walk the containers of a decoded payload level by level, so that no nesting can exhaust the stack."""
+    level = [payload] if type(payload) in (dict, list) else []
+    while level:
+        if limit == 0:
+            return True
+        limit -= 1
+        level = [
+            child
+            for container in level
+            for child in (container.values() if type(container) is dict else container)
+            if type(child) is dict or type(child) is list
+        ]
+    return False
+
+
+def _unwritable(value: Any, room: int) -> str | None:
+    """Say what in this value is no JSON, by type and never by value, or return None; ``room`` is the levels left."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return None
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "a float that is not finite"
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                return f"a dict with a key of type {type(key).__name__}"
+        children: Any = value.values()
+    elif isinstance(value, (list, tuple)):
+        children = value
+    elif isinstance(value, (str, int)):
+        return None  # An enum; msgspec refuses other subclasses itself.
+    else:
+        return f"a value of type {kind.__name__}"
+    if room == 0:
+        return _TOO_DEEP
+    for child in children:
+        # The commonest types are tested here once more, because a call for each leaf would cost more than the encoding.
+        kind = type(child)
+        if kind is str or kind is int or kind is bool or child is None:
+            continue
+        problem = _unwritable(child, room - 1)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _read(data: bytes, names: tuple[str, ...]) -> tuple[list[str], bytes]:
+    """Return the fields and the data of a binary message, whose lengths stand in its bytes after the first."""
+    position = 1 + len(names)
+    if len(data) < position:
+        raise MalformedFrame(f"a binary message of {len(data)} bytes; kind {data[0]} has a header of {position}")
+    fields = []
+    for index, name in enumerate(names, 1):
+        end = position + data[index]
+        if end > len(data):
+            raise MalformedFrame(f"a binary message cut short: {name} ends at byte {end}, the message at {len(data)}")
+        try:
+            fields.append(data[position:end].decode())
+        except UnicodeDecodeError:
+            raise MalformedFrame(f"a binary message whose {name} is not UTF-8") from None
+        position = end
+    return fields, data[position:]
+
+
+def _write(kind: int, names: tuple[str, ...], values: tuple[str | int | None, ...], payload: Any) -> bytes:
+    if not isinstance(payload, (bytes, bytearray, memoryview)):
+        raise LocalProtocolError(f"the payload of a binary message has to be bytes, not {type(payload).__name__}")
+    fields: list[bytes] = []
+    for name, value in zip(names, values, strict=True):
+        # Phoenix writes a null ref as the empty string and an integer as its digits.
+        try:
+            field = b"" if value is None else str(value).encode()
+        except UnicodeEncodeError:
+            raise LocalProtocolError(f"{name} has a lone surrogate, which UTF-8 cannot carry") from None
+        if len(field) > _MAX_FIELD:
+            raise LocalProtocolError(
+                f"{name} has {len(field)} bytes of UTF-8; a binary message has room for {_MAX_FIELD}"
+            )
+        fields.append(field)
+    return b"".join((bytes((kind, *map(len, fields))), *fields, payload))
