@@ -1,0 +1,287 @@
+"""Every exception that layr8_actors raises, in one tree under :class:`Layr8Error`.
+
+They live in a module of their own, below all others, so that any layer may raise any of them without an import loop.
+Each one says what to do about it, and none ever carries an API key.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "ActorDied",
+    "ActorNotRunning",
+    "AlreadyConnected",
+    "CallTimeout",
+    "CallingSelf",
+    "ChannelClosed",
+    "ChildAlreadyPresent",
+    "ChildAlreadyStarted",
+    "ChildNotFound",
+    "ChildRestarting",
+    "ChildRunning",
+    "ChildStartError",
+    "ConnectFailed",
+    "Disconnected",
+    "FrameTooDeep",
+    "FrameTooLarge",
+    "InvalidOption",
+    "JoinRejected",
+    "JoinTimeout",
+    "Layr8Error",
+    "LocalProtocolError",
+    "MailboxFull",
+    "MalformedFrame",
+    "NotConnected",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ReplyTimeout",
+    "RestartLimitExceeded",
+    "SupervisionError",
+    "SupervisorNotRunning",
+    "TopicDown",
+    "TransportClosed",
+)
+
+
+class Layr8Error(Exception):
+    """The root of every error of this package; catch it to catch them all."""
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+class InvalidOption(Layr8Error, ValueError):
+    """An option or argument is not allowed; correct the call, nothing was started.
+
+    It is a :class:`ValueError` too, because it is always the caller's own value that is at fault. The value itself is
+    never shown, only its type: an option may be a secret.
+    """
+
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        self.option = option
+        self.value_type = type(value).__name__
+        self.allowed = allowed
+        super().__init__(f"{option}: got a value of type {self.value_type}; allowed: {allowed}")
+
+
+# --- the wire ---------------------------------------------------------------------------------------------------------
+
+
+class ProtocolError(Layr8Error):
+    """Somebody broke the rules of Phoenix Channels V2; see the two subclasses for who."""
+
+
+class LocalProtocolError(ProtocolError):
+    """Our side asked for something that the protocol does not allow, such as a push on a topic that is not joined.
+
+    It is a bug of the caller and never a reason to reconnect.
+    """
+
+
+class RemoteProtocolError(ProtocolError):
+    """The node sent something that the protocol does not allow; the frame is refused, the connection is kept."""
+
+
+class MalformedFrame(RemoteProtocolError):
+    """One frame of the node is not a Phoenix V2 frame (not JSON, wrong arity, wrong types, cut short)."""
+
+
+class FrameTooLarge(MalformedFrame):
+    """One frame is larger than the limit; raise ``max_message_size`` if the node may send such frames."""
+
+
+class FrameTooDeep(MalformedFrame):
+    """One frame nests deeper than the limit, which no DIDComm message needs."""
+
+
+class TransportClosed(Layr8Error):
+    """The socket is gone: closed by the peer, dropped by the network, or closed by us.
+
+    ``code`` is the WebSocket close code (RFC 6455 section 7.4), 1006 where no close frame came. It is not a
+    :class:`Disconnected`, because it speaks of a socket and not of a request: ``on_disconnect`` gets it, and callers
+    of the channel see it as a ``__cause__``.
+    """
+
+    def __init__(self, code: int = 1006, reason: str = "", *, detail: str = "") -> None:
+        self.code = code
+        self.reason = reason
+        self.detail = detail
+        text = f"the connection was closed with code {code}"
+        if reason:
+            text += f" ({reason!r})"
+        if detail:
+            text += f": {detail}"
+        super().__init__(text)
+
+
+class TopicDown(Layr8Error):
+    """The node crashed or closed the topic, or stopped answering on it, while the socket lives on; it is joined anew.
+
+    ``on_disconnect`` gets it, and callers of the channel see it as a ``__cause__``.
+    """
+
+
+# --- the channel ------------------------------------------------------------------------------------------------------
+
+
+class ConnectFailed(Layr8Error):
+    """The node could not be reached, or refused the upgrade; nothing is left behind, and connect may be called again.
+
+    ``status`` is the HTTP status of a refusal (403: Phoenix does not say whether key, vsn or origin was wrong), or
+    ``None`` where no HTTP answer came. ``url`` has no query, hence no key.
+    """
+
+    def __init__(self, url: str, detail: str, *, status: int | None = None) -> None:
+        self.url = url
+        self.detail = detail
+        self.status = status
+        super().__init__(f"cannot connect to {url}: {detail}")
+
+    @property
+    def permanent(self) -> bool:
+        """True for HTTP 401 and 403: another attempt with the same key meets the same answer."""
+        return self.status in (401, 403)
+
+
+class JoinTimeout(ConnectFailed):
+    """The socket opened, but the node did not answer ``phx_join`` within ``join_timeout`` seconds."""
+
+
+class JoinRejected(Layr8Error):
+    """The node answered ``phx_join`` with an error.
+
+    ``permanent`` tells whether the same join can ever succeed: correct the DID, its spec, the protocols or the key
+    where it is true, try again later where it is false.
+    """
+
+    def __init__(self, reason: str, permanent: bool) -> None:
+        self.reason = reason
+        self.permanent = permanent
+        advice = "correct the options, then connect again" if permanent else "it may pass, try again"
+        super().__init__(f"the node refused the join: {reason or 'no reason given'} ({advice})")
+
+
+class AlreadyConnected(Layr8Error):
+    """connect was called with other protocols than those the channel has joined with; close it and open another."""
+
+
+class NotConnected(Layr8Error):
+    """There is no joined topic at the moment, so nothing was sent; wait for on_reconnect, or call connect."""
+
+
+class Disconnected(Layr8Error):
+    """The link, the topic or the router went away before the reply came.
+
+    ``written`` is False where the request certainly never reached the wire and may simply be sent again, True where
+    the node may have acted on it.
+    """
+
+    def __init__(self, detail: str, *, written: bool) -> None:
+        self.detail = detail
+        self.written = written
+        known = "the request was written, the node may have acted on it" if written else "the request was never written"
+        super().__init__(f"{detail}; {known}")
+
+
+class ReplyTimeout(Layr8Error, TimeoutError):
+    """No reply came within ``reply_timeout`` seconds; ``written`` as in :class:`Disconnected`.
+
+    It is a :class:`TimeoutError` too, so that generic retry code treats it as one.
+    """
+
+    def __init__(self, seconds: float, *, written: bool) -> None:
+        self.seconds = seconds
+        self.written = written
+        known = "the request was written, the node may have acted on it" if written else "the request was never written"
+        super().__init__(f"no reply within {seconds:g} s; {known}")
+
+
+class ChannelClosed(Layr8Error):
+    """The channel has ended, by close or for the reason in ``__cause__``; open a new one."""
+
+
+# --- supervision and actors -------------------------------------------------------------------------------------------
+
+
+class SupervisionError(Layr8Error):
+    """The root of what supervisors and actors raise."""
+
+
+class ChildStartError(SupervisionError):
+    """A child did not start; ``__cause__`` is what it raised, and the children started before it were stopped again."""
+
+    def __init__(self, supervisor: str, child_id: str, detail: str) -> None:
+        self.supervisor = supervisor
+        self.child_id = child_id
+        super().__init__(f"child {child_id!r} of supervisor {supervisor!r} did not start: {detail}")
+
+
+class RestartLimitExceeded(SupervisionError):
+    """A supervisor gave up; ``__cause__`` is the last failure of the child that used up the budget.
+
+    It is an error on purpose where OTP exits with ``shutdown``: a parent with a transient child must not take a
+    subtree that gave up for one that finished.
+    """
+
+    def __init__(self, supervisor: str, child_id: str, max_restarts: int, max_seconds: float) -> None:
+        self.supervisor = supervisor
+        self.child_id = child_id
+        self.max_restarts = max_restarts
+        self.max_seconds = max_seconds
+        super().__init__(
+            f"supervisor {supervisor!r} gave up: child {child_id!r} needed more than {max_restarts} restarts "
+            f"within {max_seconds:g} s"
+        )
+
+
+class SupervisorNotRunning(SupervisionError):
+    """The supervisor has not started, is stopping, or has ended (OTP: noproc)."""
+
+
+class ChildNotFound(SupervisionError):
+    """The supervisor has no child of that id."""
+
+
+class ChildAlreadyStarted(SupervisionError):
+    """A child of that id runs already; ``handle`` is it."""
+
+    def __init__(self, child_id: str, handle: object) -> None:
+        self.child_id = child_id
+        self.handle = handle
+        super().__init__(f"child {child_id!r} is already started")
+
+
+class ChildAlreadyPresent(SupervisionError):
+    """A child of that id is known but not running; restart_child or delete_child it."""
+
+
+class ChildRunning(SupervisionError):
+    """The child runs, so it can be neither restarted nor deleted; terminate_child it first."""
+
+
+class ChildRestarting(SupervisionError):
+    """The child waits for its next restart, so it can be neither restarted nor deleted; terminate_child it first."""
+
+
+class ActorNotRunning(SupervisionError):
+    """The actor called has no running incarnation (OTP: noproc)."""
+
+
+class ActorDied(SupervisionError):
+    """The actor ended before it answered; ``__cause__`` is the exception it ended with, if any.
+
+    Each caller gets an instance of its own, so that tracebacks of different callers never mix.
+    """
+
+
+class CallTimeout(SupervisionError, TimeoutError):
+    """The actor did not answer in time; it lives on, and its late answer is dropped."""
+
+
+class CallingSelf(SupervisionError):
+    """An actor called itself, which could only end in its own timeout; use cast."""
+
+
+class MailboxFull(SupervisionError):
+    """The mailbox has no room; wait for room with ``await ref.cast(...)``, or drop the message."""
+
+
