@@ -1,0 +1,441 @@
+"""The channel as its user sees it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from ..errors import Disconnected, InvalidOption, JoinRejected, NotConnected, ReplyTimeout, RestartLimitExceeded, TopicDown
+from ..otp import ChildSpec, ChildType, Restart, Supervisor
+from ..phoenix import TopicStatus
+from .link import Link, Outgoing, Waiter
+from .messages import TopicEnded
+from .options import ChannelOptions
+from .record import ConnectRequest
+from .reply import Reply
+from .statistics import ChannelState, ChannelStatistics
+from .tree import Tree
+
+__all__ = ("Channel", "MessageStream", "open_channel")
+
+MAX_TIMEOUTS_IN_A_ROW = 3
+"""Replies that fail to come in a row before the topic is taken for hung: heartbeats only prove the socket's process."""
+
+
+class Channel:
+    """A supervised connection to a Layr8 cloud-node; made by :func:`open_channel`, start_link or child_spec.
+
+    All methods may be called from any task of the same Trio run, also from within the callbacks.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._record = tree.record
+
+    def __repr__(self) -> str:
+        return f"<Channel {self._record.topic.topic!r} {self._record.machine.status.value}>"
+
+    # --- starting -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def start_link(cls, nursery: trio.Nursery, options: ChannelOptions) -> Channel:
+        """Start a channel in a nursery of your own; it ends with the nursery, and its failure is the nursery's.
+
+        Args:
+            nursery: runs the supervision tree.
+            options: everything else.
+
+        Returns:
+            The channel, whose actors run; nothing is dialled before connect.
+
+        Raises:
+            InvalidOption: ``options`` is not ChannelOptions.
+
+        Checkpoints. Cancellation before it returns leaves nothing running. Into the nursery go RestartLimitExceeded
+        and JoinRejected, when the channel gives up (OTP ``start_link``).
+        """
+        channel: Channel = await nursery.start(functools.partial(_run, _checked(options), None))
+        return channel
+
+    @staticmethod
+    def child_spec(
+        options: ChannelOptions,
+        *,
+        id: str = "channel",  # noqa: A002 - OTP's name for it
+        protocols: Sequence[str] | None = None,
+        restart: Restart = Restart.PERMANENT,
+    ) -> ChildSpec:
+        """Describe a channel as a child of a supervisor; each (re)start makes a new one, found by ``whereis(id)``.
+
+        Args:
+            options: everything about the channel.
+            id: the child's id.
+            protocols: what to connect with as soon as it runs. The child counts as started before the join, so that a
+                node that is away does not hold up the whole tree; attempts are retried at the backoff, and
+                ``await channel.connect(protocols)`` waits for the join. ``None`` leaves connecting to you.
+            restart: permanent (OTP's default for a GenServer), transient or temporary.
+
+        Returns:
+            A spec of type supervisor, whose handle is the :class:`Channel`.
+
+        Raises:
+            InvalidOption: an argument is not allowed.
+        """
+        names = None if protocols is None else _checked_protocols(protocols)
+        start = functools.partial(_run, _checked(options), names)
+        return ChildSpec(id=id, start=start, restart=restart, type=ChildType.SUPERVISOR)
+
+    # --- connecting ---------------------------------------------------------------------------------------------------
+
+    async def connect(self, protocols: Sequence[str]) -> None:
+        """Dial the node and join, and return once the join is acknowledged; from then on a lost link is renewed.
+
+        Where the channel is connected already, or is just reconnecting, this waits for that join.
+
+        Args:
+            protocols: URIs of the protocols to bind, such as ``https://didcomm.org/basicmessage/2.0``, or ``"*"``; at
+                least one, because a node refuses a join without.
+
+        Raises:
+            InvalidOption: ``protocols`` is not a sequence of non-empty strings.
+            ConnectFailed: the node cannot be reached or refused the upgrade (``.status``).
+            JoinTimeout: the socket opened, but the join was not answered.
+            JoinRejected: the node refused the join; ``.permanent`` tells whether trying again can help.
+            RemoteProtocolError: the node answered the join with nonsense.
+            AlreadyConnected: the channel is connected with other protocols.
+            ChannelClosed: the channel has ended.
+
+        Checkpoints. A connect that fails leaves no task and no socket behind and may be called again; so does one that
+        is cancelled, unless another caller waits for the same attempt.
+        """
+        names = _checked_protocols(protocols)
+        record = self._record
+        if record.closing:
+            raise record.closed_error()
+        request = ConnectRequest(names)
+        self._tree.request_connect(request)
+        try:
+            await request.done.wait()
+        finally:
+            self._tree.withdraw_connect(request)
+        if request.error is not None:
+            raise request.error
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    async def send_msg(self, event: str, payload: Any) -> Reply:
+        """Push ``event`` and wait for the node's reply.
+
+        Args:
+            event: the name of the event, ``"message"`` for a DIDComm message.
+            payload: any JSON value; for a message the bare DIDComm plaintext.
+
+        Returns:
+            The node's reply. A refusal is a reply too: ``reply.status == "error"``. ``"ok"`` means that the node has
+            accepted the message, not that it was delivered.
+
+        Raises:
+            LocalProtocolError: the payload is not JSON, or the event is one of Phoenix' own.
+            NotConnected: there is no joined topic now; nothing was sent.
+            Disconnected: the link, the topic or the router went away first; ``.written`` tells what the node may know.
+            ReplyTimeout: no reply within ``reply_timeout`` seconds, waiting for room and writing included.
+            RemoteProtocolError: the node answered with nonsense.
+            ChannelClosed: the channel has ended.
+
+        Always checkpoints. Cancellation frees everything here, and what was not written by then never will be; but the
+        node may still act on what was. Pushes are written in the order of the calls.
+        """
+        record = self._record
+        waiter = Waiter()
+        with trio.move_on_after(record.options.reply_timeout):
+            try:
+                await self._push(event, payload, waiter)
+                return await waiter.wait()
+            finally:
+                waiter.gone = True
+                record.waiting.pop(waiter.ref, None)
+        record.counters.reply_timeouts += 1
+        if waiter.written and not record.reading_paused:
+            self._note_timeout(waiter.link)
+        raise ReplyTimeout(record.options.reply_timeout, written=waiter.written)
+
+    async def send_fire_and_forget(self, event: str, payload: Any) -> None:
+        """Push ``event`` and return as soon as it is queued for writing; its reply is not awaited.
+
+        Args:
+            event: as in :meth:`send_msg`.
+            payload: likewise.
+
+        Raises:
+            LocalProtocolError: the payload is not JSON, or the event is one of Phoenix' own.
+            NotConnected: there is no joined topic now; nothing was sent.
+            Disconnected: the link went away while waiting for room; nothing was sent.
+            ReplyTimeout: there was no room within ``reply_timeout`` seconds; nothing was sent.
+            ChannelClosed: the channel has ended.
+
+        Checks for cancellation, and then waits only while the outbox is full; cancelled, it has sent nothing. A link
+        that is lost before the writer comes to it discards what is queued, which the event LinkLost and the statistics
+        count. close writes what is queued first.
+        """
+        with trio.move_on_after(self._record.options.reply_timeout):
+            await self._push(event, payload, None)
+            return
+        raise ReplyTimeout(self._record.options.reply_timeout, written=False)
+
+    async def send_ack(self, ids: Iterable[str]) -> None:
+        """Acknowledge inbound messages, as nodes without ``reply_protocol/1`` want it; no reply is awaited.
+
+        Args:
+            ids: the ids of the messages.
+
+        Raises:
+            InvalidOption: ``ids`` is not an iterable of strings.
+            Layr8Error: as in :meth:`send_fire_and_forget`.
+
+        Checkpoints as :meth:`send_fire_and_forget` does; cancelled, it has sent nothing.
+        """
+        if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+            raise InvalidOption("ids", ids, "an iterable of str")
+        names = list(ids)
+        for name in names:
+            if not isinstance(name, str):
+                raise InvalidOption("ids", name, "an iterable of str")
+        await self.send_fire_and_forget("ack", {"ids": names})
+
+    async def _push(self, event: str, payload: Any, waiter: Waiter | None) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        link = self._joined_link()
+        record = self._record
+        ref = record.refs.next()
+        frame = record.topic.push(ref, event, payload)
+        outgoing = Outgoing(record.serializer.encode(frame), frame.join_ref, waiter)
+        if waiter is not None:
+            waiter.ref = ref
+            waiter.link = link.number
+            record.waiting[ref] = waiter
+            record.make_room()
+        # From here on no await but the one for room, so that an error or a cancellation means: not queued.
+        try:
+            link.outbox.send_nowait(outgoing)
+        except trio.WouldBlock:
+            try:
+                await link.outbox.send(outgoing)
+            except trio.BrokenResourceError:
+                raise Disconnected("the link was lost before there was room", written=False) from None
+        record.counters.sent += 1
+
+    def _joined_link(self) -> Link:
+        record = self._record
+        link = record.link
+        if record.closing:
+            raise record.closed_error()
+        if (
+            link is None
+            or link.error is not None
+            or record.topic.status is not TopicStatus.JOINED
+            or record.topic_link != link.number
+        ):
+            raise NotConnected(f"the channel is {record.machine.status.value}; wait for on_reconnect, or call connect")
+        return link
+
+    def _note_timeout(self, link: int) -> None:
+        record = self._record
+        if link != record.topic_link:
+            return
+        record.timeouts_in_a_row += 1
+        if record.timeouts_in_a_row >= MAX_TIMEOUTS_IN_A_ROW:
+            record.timeouts_in_a_row = 0
+            error = TopicDown(f"{MAX_TIMEOUTS_IN_A_ROW} replies in a row did not come")
+            self._tree.router.cast_nowait(TopicEnded(link, error))
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    def messages(self) -> MessageStream:
+        """Iterate over the payloads of inbound messages, instead of an on_message; several iterators share them.
+
+        Returns:
+            An async iterator, which ends when the channel is closed and all messages are read. If the channel ended
+            with a failure, it raises ChannelClosed with the failure as its cause.
+
+        Raises:
+            InvalidOption: the channel has an on_message, which gets all messages.
+        """
+        if self._record.options.callbacks.on_message is not None:
+            raise InvalidOption("callbacks.on_message", self._record.options.callbacks.on_message, "None, to iterate")
+        self._record.read_by_user = True
+        return MessageStream(self._tree)
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def assigned_did(self) -> str:
+        """The DID that the node bound at the last join; before the first join the one asked for, or ``""``."""
+        return self._record.assigned_did
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What the node advertised at the last join, such as ``reply_protocol/1``; empty before the first."""
+        return self._record.capabilities
+
+    @property
+    def state(self) -> ChannelState:
+        """Where the channel stands now, with the last error and when the next attempt is due; never blocks."""
+        machine = self._record.machine
+        waiting = machine.status.value == "waiting" and machine.deadline is not None
+        retry_in = max(0.0, machine.deadline - trio.current_time()) if waiting and machine.deadline is not None else None
+        return ChannelState(machine.status, machine.failures, machine.last_error, retry_in)
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The channel's own supervisor, to look at; what it supervises is the channel's business."""
+        return self._tree.supervisor
+
+    def statistics(self) -> ChannelStatistics:
+        """Counts since the start and gauges of this moment; never blocks."""
+        record = self._record
+        counters = record.counters
+        link = record.link
+        return ChannelStatistics(
+            transport=None if link is None else link.transport.name,
+            link=None if link is None else link.number,
+            links_opened=counters.links_opened,
+            drops=counters.drops,
+            rejoins=counters.rejoins,
+            attempts_failed=counters.attempts_failed,
+            sent=counters.sent,
+            replies=counters.replies,
+            replies_unclaimed=counters.replies_unclaimed,
+            reply_timeouts=counters.reply_timeouts,
+            sends_discarded=counters.sends_discarded,
+            messages_received=counters.messages_received,
+            messages_delivered=counters.messages_delivered,
+            messages_waiting=len(record.inbox),
+            messages_interrupted=counters.messages_interrupted,
+            messages_dropped=counters.messages_dropped,
+            callbacks_failed=counters.callbacks_failed,
+            frames_refused=counters.frames_refused,
+            frames_ignored=counters.frames_ignored,
+            outbox_waiting=0 if link is None else link.waiting_frames(),
+            replies_waiting=len(record.waiting),
+            reading_paused=record.reading_paused,
+            round_trip=record.round_trip,
+        )
+
+    # --- ending -------------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Write what is queued, leave the topic, close the socket and end the actors; idempotent and final.
+
+        Whoever still waits for a reply gets ChannelClosed. It never raises on account of the node: what cannot be done
+        within ``close_timeout`` seconds is cut short.
+
+        Checkpoints; a cancelled close goes on by itself. Called from within a callback it ends that callback too.
+        """
+        self._record.closing = True
+        self._record.stop_requested.set()
+        await self._record.over.wait()
+
+
+class MessageStream:
+    """The async iterator that :meth:`Channel.messages` returns."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._record = tree.record
+
+    def __aiter__(self) -> MessageStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        """Return the next payload. Checkpoints; a cancelled call has taken no message."""
+        record = self._record
+        await trio.lowlevel.checkpoint()
+        while not record.inbox:
+            if record.over.is_set():
+                if record.failure is not None:
+                    raise record.closed_error()
+                raise StopAsyncIteration
+            if record.arrived.is_set():
+                record.arrived = trio.Event()
+            await record.arrived.wait()
+        payload = record.inbox.popleft()
+        record.unhandled -= 1
+        record.counters.messages_delivered += 1
+        record.make_room()
+        return payload
+
+
+@asynccontextmanager
+async def open_channel(options: ChannelOptions) -> AsyncIterator[Channel]:
+    """Run a channel around a block: its actors run while the block does, and leaving the block closes it.
+
+    Args:
+        options: everything about the channel.
+
+    Yields:
+        The channel; nothing is dialled before connect.
+
+    Raises:
+        InvalidOption: ``options`` is not ChannelOptions.
+        RestartLimitExceeded: the channel gave up on its actors; the block was cancelled.
+        JoinRejected: the node refused for good; the block was cancelled.
+
+    What the block raises comes out as it is, not in a group. Checkpoints at both ends; leaving is bounded by
+    ``close_timeout``, also under cancellation.
+    """
+    checked = _checked(options)
+    failure: RestartLimitExceeded | JoinRejected | None = None
+
+    async def run(task_status: trio.TaskStatus[Channel]) -> None:
+        nonlocal failure
+        try:
+            await _run(checked, None, task_status=task_status)
+        except (RestartLimitExceeded, JoinRejected) as error:
+            failure = error
+            nursery.cancel_scope.cancel(reason=f"the channel gave up: {error}")
+
+    try:
+        async with trio.open_nursery() as nursery:
+            channel = await nursery.start(run)
+            yield channel
+            await channel.close()
+    except BaseExceptionGroup as group:
+        if failure is not None:
+            raise BaseExceptionGroup("the channel gave up, and its block failed too", [failure, group]) from None
+        # The block's own error, which the nursery has wrapped; several errors stay together.
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise
+    if failure is not None:
+        raise failure
+
+
+async def _run(
+    options: ChannelOptions,
+    protocols: tuple[str, ...] | None,
+    *,
+    task_status: trio.TaskStatus[Channel] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    tree = Tree(options)
+    await tree.run(Channel(tree), protocols, task_status)
+
+
+def _checked(options: object) -> ChannelOptions:
+    if not isinstance(options, ChannelOptions):
+        raise InvalidOption("options", options, "ChannelOptions(...)")
+    return options
+
+
+def _checked_protocols(protocols: object) -> tuple[str, ...]:
+    allowed = "a sequence of at least one non-empty str, such as ['https://didcomm.org/basicmessage/2.0']"
+    if isinstance(protocols, str | bytes) or not isinstance(protocols, Iterable):
+        raise InvalidOption("protocols", protocols, allowed)
+    names = list(protocols)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise InvalidOption("protocols", protocols, allowed)
+    return tuple(dict.fromkeys(names))
+
+

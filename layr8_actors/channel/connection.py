@@ -1,0 +1,249 @@
+"""Connection: owns the transport, and is the only one who dials, reads and writes.
+
+A socket that is lost is an expected end and no crash: it is reported, and Reconnector acts on it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import ConnectFailed, InvalidOption, MalformedFrame, NotConnected, TransportClosed
+from ..otp import Actor, ActorRef, ExitKind, ExitReason
+from ..phoenix import Frame, Heartbeat as HeartbeatState, TopicStatus
+from .events import LinkClosed, LinkLost, LinkOpened, ReadingPaused, ReadingResumed
+from .link import Flush, Link, Outgoing
+from .link_state import DropLink, OpenLink
+from .messages import FramesArrived, LinkEnded, LinkFailed, LinkUp, Resynchronize, WatchLink
+
+if TYPE_CHECKING:
+    from ..transport import Connector, Transport
+    from .record import Record
+
+__all__ = ("Connection",)
+
+
+class Connection(Actor):
+    """The actor that owns the socket.
+
+    Args:
+        record: the channel's record.
+        connector: opens sockets.
+        router: gets what was read.
+        heartbeat: is told of new sockets.
+        reconnector: is told how dials end.
+    """
+
+    def __init__(
+        self, record: Record, connector: Connector, router: ActorRef, heartbeat: ActorRef, reconnector: ActorRef
+    ) -> None:
+        self._record = record
+        self._connector = connector
+        self._router = router
+        self._heartbeat = heartbeat
+        self._reconnector = reconnector
+        self._dialling = trio.CancelScope()
+
+    async def init(self) -> None:
+        """Declare what the last incarnation held as lost; its sockets died with it."""
+        self._forget("the connection actor was restarted")
+
+    async def handle_cast(self, message: object) -> None:
+        """Open or drop a socket; both go on in a task of their own, so that the mailbox stays open."""
+        match message:
+            case OpenLink(link=number):
+                if self._record.link is None and not self._record.dialling:
+                    self._record.dialling = number
+                    self.nursery.start_soon(self._run_link, number)
+            case DropLink(link=number, error=error):
+                if self._record.dialling == number:
+                    self._dialling.cancel(reason="the dial was called off")
+                link = self._record.link
+                if link is not None and link.number == number:
+                    # A socket whose peer is deaf gets no handshake; one that we give up gets a civil goodbye.
+                    link.farewell = "abort" if isinstance(error, TransportClosed) else "close"
+                    self._finish(link, error)
+
+    async def terminate(self, reason: ExitReason) -> None:
+        """Asked to stop: write what is queued, leave the topic, close the socket. Crashed: report the loss."""
+        link = self._record.link
+        if reason.kind is ExitKind.SHUTDOWN and link is not None and link.error is None:
+            try:
+                await self._say_goodbye(link)
+            finally:
+                link.transport.abort()
+        self._forget("the connection actor has ended")
+
+    # --- one socket ---------------------------------------------------------------------------------------------------
+
+    async def _run_link(self, number: int) -> None:
+        record = self._record
+        opened = await self._dial()
+        record.dialling = 0
+        if isinstance(opened, Exception):
+            self._reconnector.cast_nowait(LinkFailed(number, opened))
+            return
+        options = record.options
+        now = trio.current_time()
+        heartbeat = HeartbeatState(options.heartbeat_interval, options.heartbeat_timeout_s, now)
+        link = Link(number, opened, heartbeat, now, options.outbox_capacity)
+        record.link = link
+        record.counters.links_opened += 1
+        record.emit(LinkOpened(at=now, topic=record.topic.topic, link=number, transport=opened.name))
+        self._reconnector.cast_nowait(LinkUp(number))
+        self._heartbeat.cast_nowait(WatchLink())
+        try:
+            with link.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write, link)
+                    await self._read(link)
+            if link.farewell == "close":
+                await opened.close(timeout=options.close_timeout)
+        finally:
+            opened.abort()
+            self._end(link)
+
+    async def _dial(self) -> Transport | Exception:
+        options = self._record.options
+        failed = ConnectFailed(options.ws_url, "the dial was called off")
+        transport: Transport | None = None
+        with trio.CancelScope() as self._dialling, trio.move_on_after(options.connect_timeout) as deadline:
+            try:
+                endpoint = await options.endpoint()
+            except InvalidOption as error:
+                return error
+            except Exception as error:
+                # The class alone: the provider is the user's code, and its text might hold a key.
+                return ConnectFailed(options.ws_url, f"asking for the API key raised {type(error).__name__}")
+            try:
+                transport = await self._connector.open(self.nursery, endpoint)
+            except ConnectFailed as error:
+                return error
+        if transport is not None and not self._dialling.cancel_called:
+            return transport
+        if transport is not None:
+            transport.abort()  # it opened in the very moment in which it was called off
+        if deadline.cancelled_caught:
+            return ConnectFailed(options.ws_url, f"no connection within {options.connect_timeout:g} s")
+        return failed
+
+    def _finish(self, link: Link, error: Exception) -> None:
+        if link.error is None:
+            link.error = error
+        link.scope.cancel(reason=f"the link ended: {error}")
+
+    def _end(self, link: Link) -> None:
+        if link.ended.is_set():
+            return
+        link.ended.set()
+        record = self._record
+        if record.link is link:
+            record.link = None
+        discarded = link.outbox.statistics().current_buffer_used
+        record.counters.sends_discarded += discarded
+        link.drain.close()
+        error = link.error or TransportClosed(1006, detail="the connection actor ended")
+        event = LinkClosed if record.closing else LinkLost
+        record.emit(
+            event(at=trio.current_time(), topic=record.topic.topic, link=link.number, error=error, discarded=discarded)
+        )
+        self._router.cast_nowait(LinkEnded(link.number, error))
+
+    def _forget(self, detail: str) -> None:
+        record = self._record
+        if record.link is not None:
+            record.link.error = record.link.error or TransportClosed(1006, detail=detail)
+            record.link.transport.abort()
+            self._end(record.link)
+        record.dialling = 0
+        self._reconnector.cast_nowait(Resynchronize())
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def _read(self, link: Link) -> None:
+        record = self._record
+        try:
+            while True:
+                if record.unhandled >= record.read_limit():
+                    await self._pause(link)
+                # Nothing may be held across an await: what was received is decoded and mailed before the next one.
+                frames: list[Frame] = []
+                for data in await link.transport.receive():
+                    try:
+                        frames.append(record.serializer.decode(data))
+                    except MalformedFrame as error:
+                        record.refuse_frame(link.number, error)
+                if frames:
+                    record.unhandled += len(frames)
+                    self._router.cast_nowait(FramesArrived(link.number, frames))
+        except TransportClosed as error:
+            self._finish(link, error)
+
+    async def _pause(self, link: Link) -> None:
+        record = self._record
+        since = trio.current_time()
+        waiting = record.unhandled
+        record.emit(ReadingPaused(at=since, topic=record.topic.topic, link=link.number, waiting=waiting))
+        record.reading_paused = True
+        link.heartbeat.pause(since)  # a reply that we do not read is not the node's fault
+        try:
+            await record.room()
+        finally:
+            now = trio.current_time()
+            link.heartbeat.resume(now)
+            record.reading_paused = False
+        self._heartbeat.cast_nowait(WatchLink())
+        record.emit(ReadingResumed(at=now, topic=record.topic.topic, link=link.number, seconds=now - since))
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    async def _write(self, link: Link) -> None:
+        record = self._record
+        try:
+            while True:
+                queued = [await link.drain.receive()]
+                while True:
+                    try:
+                        queued.append(link.drain.receive_nowait())
+                    except trio.WouldBlock:
+                        break
+                batch = self._batch(link, queued)
+                if batch:
+                    await link.transport.send(batch)
+                for entry in queued:
+                    if isinstance(entry, Flush):
+                        entry.done.set()
+        except TransportClosed as error:
+            self._finish(link, error)
+
+    def _batch(self, link: Link, queued: list[Outgoing | Flush | None]) -> list[str | bytes]:
+        batch: list[str | bytes] = list(link.urgent)
+        link.urgent.clear()
+        topic = self._record.topic
+        stale = 0
+        for outgoing in queued:
+            if not isinstance(outgoing, Outgoing):
+                continue
+            if outgoing.join_ref != topic.join_ref or topic.status is not TopicStatus.JOINED:
+                stale += 1
+                continue
+            if outgoing.waiter is not None:
+                if outgoing.waiter.gone:
+                    continue
+                outgoing.waiter.written = True  # set before the write: from here on the node may have it
+            batch.append(outgoing.data)
+        if stale:
+            self._record.discard_sends(link.number, stale)
+        return batch
+
+    async def _say_goodbye(self, link: Link) -> None:
+        record = self._record
+        await link.flush()  # the writer still runs: what was accepted for sending is sent
+        topic = record.topic
+        if topic.status is TopicStatus.JOINED or topic.status is TopicStatus.JOINING:
+            link.post(record.serializer.encode(topic.leave(record.refs.next())))
+            await link.flush()
+        link.farewell = "close"
+        self._finish(link, NotConnected("the channel was closed"))
+        await link.ended.wait()

@@ -1,0 +1,67 @@
+"""Heartbeat: keeps the socket alive and finds out when it is not.
+
+Router notes each reply in the socket's own heartbeat state, so nothing is lost while this actor restarts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import TransportClosed
+from ..otp import Actor, ActorRef
+from .link_state import DropLink
+from .messages import WatchLink
+
+if TYPE_CHECKING:
+    from .record import Record
+
+__all__ = ("Heartbeat",)
+
+
+class Heartbeat(Actor):
+    """The actor that beats.
+
+    Args:
+        record: the channel's record.
+        connection: is told to drop a socket on which a heartbeat stays unanswered.
+    """
+
+    def __init__(self, record: Record, connection: ActorRef) -> None:
+        self._record = record
+        self._connection = connection
+        self._nap = trio.CancelScope()
+
+    async def init(self) -> None:
+        """Start the watch; a socket that is open already is watched at once."""
+        self.nursery.start_soon(self._watch)
+
+    async def handle_cast(self, message: object) -> None:
+        """Look again: there is a new socket, or it is read again after a pause."""
+        if isinstance(message, WatchLink):
+            self._nap.cancel(reason="the link has changed")
+
+    async def _watch(self) -> None:
+        while True:
+            deadline = self._beat(trio.current_time())
+            with trio.CancelScope(deadline=deadline) as self._nap:
+                await trio.sleep_forever()
+
+    def _beat(self, now: float) -> float:
+        """Do what is due and return when to look again."""
+        record = self._record
+        link = record.link
+        if link is None:
+            return math.inf
+        state = link.heartbeat
+        if state.expired(now):
+            detail = f"no reply to a heartbeat within {record.options.heartbeat_timeout_s:g} s"
+            self._connection.cast_nowait(DropLink(link.number, TransportClosed(1006, detail=detail)))
+            return math.inf
+        if state.due(now):
+            ref = record.refs.next()
+            link.post(record.serializer.encode(state.frame(ref)))
+            state.sent(ref, now)
+        return state.next_deadline

@@ -1,0 +1,115 @@
+"""What the channel's actors send each other; each is handled between two checkpoints, so none is ever half done."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ..phoenix import Frame
+
+__all__ = (
+    "FramesArrived",
+    "JoinAcknowledged",
+    "JoinFailed",
+    "LinkDown",
+    "LinkEnded",
+    "LinkFailed",
+    "LinkUp",
+    "MessagesArrived",
+    "Notify",
+    "Resynchronize",
+    "ServeRequests",
+    "TopicEnded",
+    "WatchLink",
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FramesArrived:
+    """Connection to Router: what one read of the socket gave, decoded, in order."""
+
+    link: int
+    frames: list[Frame]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LinkEnded:
+    """Connection to Router, behind the last frames of that socket: nothing more will come from it."""
+
+    link: int
+    error: Exception
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WatchLink:
+    """Connection to Heartbeat: there is a new socket to keep alive."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LinkUp:
+    """Connection to Reconnector: the socket is open."""
+
+    link: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LinkFailed:
+    """Connection to Reconnector: the dial failed."""
+
+    link: int
+    error: Exception
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LinkDown:
+    """Router to Reconnector: the socket ended, and all that came from it was routed."""
+
+    link: int
+    error: Exception
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JoinAcknowledged:
+    """Router to Reconnector: the topic is joined."""
+
+    link: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JoinFailed:
+    """Router to Reconnector: the node refused the join, or answered it with nonsense."""
+
+    link: int
+    error: Exception
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TopicEnded:
+    """Router to Reconnector, or a caller to Router: the topic ended, or is taken to have ended."""
+
+    link: int
+    error: Exception
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resynchronize:
+    """Connection or Router to Reconnector, after a restart: look at us again."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServeRequests:
+    """The facade to Reconnector: the list of those who wait in connect has changed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MessagesArrived:
+    """Router to Inbox: payloads for the user, in order."""
+
+    payloads: list[Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Notify:
+    """Reconnector to Inbox: call on_disconnect with the error, or on_reconnect where there is none."""
+
+    error: Exception | None

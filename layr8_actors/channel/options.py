@@ -1,0 +1,176 @@
+"""What a user may set on a channel, checked when it is set; every default says where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
+
+from ..errors import InvalidOption
+from ..otp import Backoff
+from ..otp.validation import checked_count, checked_seconds
+from ..telemetry import Hook, log_event
+from ..transport import Connector, Endpoint, Secret, normalize_url
+from .did_spec import build_did_spec, derive_child_did
+
+__all__ = ("ApiKeyProvider", "Callbacks", "ChannelOptions")
+
+ApiKeyProvider = Callable[[], Awaitable[str]]
+"""An async function that returns the API key to use; it is asked before every dial, so that keys may rotate."""
+
+OnMessage = Callable[[Any], object]
+OnDisconnect = Callable[[Exception], object]
+OnReconnect = Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Callbacks:
+    """The user's three functions, each sync or async; what they raise is reported and changes nothing.
+
+    ``on_message`` calls are made one at a time, in the order of arrival. ``on_disconnect`` and ``on_reconnect`` run one
+    at a time in a lane of their own, so that a slow ``on_message`` does not hold them up.
+
+    Args:
+        on_message: gets the decoded payload of each inbound ``message``; ``None`` to read them from
+            :meth:`Channel.messages` instead.
+        on_disconnect: gets the typed error that ended a joined link, once per drop.
+        on_reconnect: is called without arguments, once per rejoin.
+    """
+
+    on_message: OnMessage | None = None
+    on_disconnect: OnDisconnect | None = None
+    on_reconnect: OnReconnect | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not callable(value):
+                raise InvalidOption(f"callbacks.{field.name}", value, "a function, an async function, or None")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChannelOptions:
+    """Everything a channel is made from; immutable, and safe to print.
+
+    Args:
+        ws_url: the node's socket, such as ``wss://node.example.com/plugin_socket/websocket``; http(s) is turned into
+            ws(s).
+        api_key: the key, or an async function that is asked for it before every dial.
+        agent_did: the DID to bind; ``""`` asks the node for an ephemeral one.
+        callbacks: the user's functions.
+        did_spec: keys of the join's ``did_spec`` that win over the defaults (:func:`build_did_spec`).
+        heartbeat_interval: seconds between heartbeats. 30: phoenix.js, and half of the 60 s after which a Phoenix
+            server closes an idle socket.
+        heartbeat_timeout: seconds that a heartbeat may stay unanswered before the link is dropped; ``None`` for the
+            interval itself, as phoenix.js has it.
+        connect_timeout: seconds for DNS, TCP, TLS and upgrade together. 10: all Layr8 SDKs.
+        join_timeout: seconds for the answer to ``phx_join``. 10: phoenix.js and the Python SDK.
+        reply_timeout: seconds for a reply, waiting for room and writing included. 15: the Python and Node SDKs.
+        close_timeout: seconds for the last writes, the leave and the close handshake. 5: OTP's default shutdown.
+        backoff: delays between attempts to reconnect. 1 s doubling to 30 s: all Layr8 SDKs; the jitter and the reset
+            only after 30 s of a standing join are ours, against herds and flapping nodes.
+        auth: where the key travels: ``"query"`` (all released nodes) or ``"header"`` (``x-api-key``).
+        ssl_context: for wss; ``None`` for :func:`ssl.create_default_context`.
+        max_message_size: bytes of the largest message accepted. 8 MiB: Phoenix has no limit, the largest recorded
+            message is 1 MB.
+        inbox_capacity: messages that may wait for the user before reading stops. 1024: ours, about 1 MB of typical
+            messages.
+        outbox_capacity: frames that may wait for the writer before senders wait. 1024: ours, likewise.
+        max_restarts: restarts of the channel's actors allowed within ``max_seconds``. 3: Elixir's Supervisor.
+        max_seconds: length of that window in seconds. 5: Elixir's Supervisor.
+        transport: ``"auto"``, ``"trio-websocket"``, or a connector of your own.
+        on_event: gets every event of the channel and its supervisor; the default logs them.
+    """
+
+    ws_url: str
+    api_key: str | ApiKeyProvider = dataclasses.field(repr=False)
+    agent_did: str = ""
+    callbacks: Callbacks = dataclasses.field(default_factory=Callbacks)
+    did_spec: Mapping[str, Any] | None = None
+    heartbeat_interval: float = 30.0
+    heartbeat_timeout: float | None = None
+    connect_timeout: float = 10.0
+    join_timeout: float = 10.0
+    reply_timeout: float = 15.0
+    close_timeout: float = 5.0
+    backoff: Backoff = Backoff(initial=1.0, maximum=30.0, factor=2.0, jitter=0.5, reset_after=30.0)
+    auth: Literal["query", "header"] = "query"
+    ssl_context: ssl.SSLContext | None = dataclasses.field(default=None, repr=False)
+    max_message_size: int = 8 * 1024 * 1024
+    inbox_capacity: int = 1024
+    outbox_capacity: int = 1024
+    max_restarts: int = 3
+    max_seconds: float = 5.0
+    transport: Literal["auto", "trio-websocket"] | Connector = "auto"
+    on_event: Hook = dataclasses.field(default=log_event, repr=False)
+
+    def __post_init__(self) -> None:
+        # A frozen dataclass is completed through object.__setattr__; the key is wrapped before anything can raise.
+        api_key = self.api_key
+        if isinstance(api_key, str):
+            object.__setattr__(self, "api_key", Secret(api_key))
+        if not (callable(api_key) or (isinstance(api_key, str | Secret) and str.strip(_reveal(api_key)))):
+            raise InvalidOption("api_key", api_key, "a non-empty str, or an async function that returns one")
+        object.__setattr__(self, "ws_url", normalize_url(self.ws_url))
+        if not isinstance(self.agent_did, str) or (self.agent_did and not self.agent_did.startswith("did:")):
+            raise InvalidOption("agent_did", self.agent_did, "a str that starts with 'did:', or '' for an ephemeral one")
+        if not isinstance(self.callbacks, Callbacks):
+            raise InvalidOption("callbacks", self.callbacks, "Callbacks(...)")
+        spec = build_did_spec(self.did_spec, self.agent_did)
+        if "parentDid" in spec:
+            object.__setattr__(self, "agent_did", derive_child_did(self.agent_did, spec["parentDid"]))
+        object.__setattr__(self, "did_spec", spec)
+        for name in ("heartbeat_interval", "connect_timeout", "join_timeout", "reply_timeout", "close_timeout"):
+            checked_seconds(name, getattr(self, name), allow_zero=False)
+        if checked_seconds("heartbeat_timeout", self.heartbeat_timeout_s, allow_zero=False) > self.heartbeat_interval:
+            raise InvalidOption("heartbeat_timeout", self.heartbeat_timeout, "at most heartbeat_interval")
+        checked_seconds("max_seconds", self.max_seconds, allow_zero=False)
+        for name, least in (("max_message_size", 1), ("inbox_capacity", 1), ("outbox_capacity", 1), ("max_restarts", 0)):
+            checked_count(name, getattr(self, name), minimum=least)
+        if not isinstance(self.backoff, Backoff):
+            raise InvalidOption("backoff", self.backoff, "Backoff(...)")
+        if self.auth not in ("query", "header"):
+            raise InvalidOption("auth", self.auth, "'query' | 'header'")
+        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
+            raise InvalidOption("ssl_context", self.ssl_context, "ssl.SSLContext, or None")
+        if isinstance(self.transport, str):
+            if self.transport not in ("auto", "trio-websocket"):
+                raise InvalidOption("transport", self.transport, "'auto' | 'trio-websocket' | a Connector")
+        elif not callable(getattr(self.transport, "open", None)):
+            raise InvalidOption("transport", self.transport, "'auto' | 'trio-websocket' | a Connector")
+        if not callable(self.on_event):
+            raise InvalidOption("on_event", self.on_event, "a function that takes one event")
+
+    @property
+    def heartbeat_timeout_s(self) -> float:
+        """Seconds that a heartbeat may stay unanswered, with the default filled in."""
+        return self.heartbeat_interval if self.heartbeat_timeout is None else self.heartbeat_timeout
+
+    async def endpoint(self) -> Endpoint:
+        """Where to dial now, with the key that is valid now.
+
+        Returns:
+            The endpoint, whose key prints as ``***``.
+
+        Raises:
+            InvalidOption: the provider returned something that is not a non-empty str.
+            Exception: whatever the provider raised.
+
+        Checkpoints only if the provider does; cancellation leaves nothing behind.
+        """
+        key: object = self.api_key if isinstance(self.api_key, Secret) else await self.api_key()  # type: ignore[operator]
+        if not isinstance(key, str | Secret) or not _reveal(key):
+            raise InvalidOption("api_key()", key, "an async function that returns a non-empty str")
+        return Endpoint(
+            url=self.ws_url,
+            api_key=key if isinstance(key, Secret) else Secret(key),
+            auth=self.auth,
+            ssl_context=self.ssl_context,
+            max_message_size=self.max_message_size,
+            open_timeout=self.connect_timeout,
+        )
+
+
+def _reveal(key: str | Secret) -> str:
+    return key.reveal() if isinstance(key, Secret) else key

@@ -1,0 +1,176 @@
+"""Reconnector: the one owner of reconnection; it feeds the link's state machine and carries out what it commands.
+
+Every step from event to commands is taken between two checkpoints, so the machine in the record is never half way. After
+a restart it compares the machine with what Connection and Router hold and goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import ConnectFailed
+from ..otp import Actor, ActorRef
+from ..phoenix import TopicStatus
+from .events import AttemptFailed, GaveUp
+from .link_state import (
+    AbandonJoin,
+    AnnounceDisconnect,
+    AnnounceReconnect,
+    Command,
+    DropLink,
+    FinishConnect,
+    GiveUp,
+    JoinTopic,
+    LinkStatus,
+    OpenLink,
+    ReportFailure,
+)
+from .messages import JoinAcknowledged, JoinFailed, LinkDown, LinkFailed, LinkUp, Notify, Resynchronize, TopicEnded
+
+if TYPE_CHECKING:
+    from .record import Record
+
+__all__ = ("Reconnector",)
+
+
+class Reconnector(Actor):
+    """The actor that decides when to dial and to join.
+
+    Args:
+        record: the channel's record.
+        connection: dials and drops.
+        router: joins and leaves.
+        inbox: tells the user.
+    """
+
+    def __init__(self, record: Record, connection: ActorRef, router: ActorRef, inbox: ActorRef) -> None:
+        self._record = record
+        self._connection = connection
+        self._router = router
+        self._inbox = inbox
+        self._nap = trio.CancelScope()
+
+    async def init(self) -> None:
+        """Learn how things stand, and set the clock for what is due."""
+        self._resynchronize()
+        self._serve_requests()
+        self.nursery.start_soon(self._timer)
+
+    async def handle_cast(self, message: object) -> None:
+        """Hand one event to the machine."""
+        machine = self._record.machine
+        now = trio.current_time()
+        match message:
+            case LinkUp(link=link):
+                self._do(machine.link_opened(link, now))
+            case LinkFailed(link=link, error=error):
+                self._do(machine.link_failed(link, error, now))
+            case LinkDown(link=link, error=error):
+                self._do(machine.link_lost(link, error, now))
+            case JoinAcknowledged(link=link):
+                self._do(machine.topic_joined(link, now))
+            case JoinFailed(link=link, error=error):
+                self._do(machine.topic_refused(link, error, now))
+            case TopicEnded(link=link, error=error):
+                self._do(machine.topic_lost(link, error, now))
+            case Resynchronize():
+                self._resynchronize()
+        self._serve_requests()
+        self._set_alarm()
+
+    async def _timer(self) -> None:
+        machine = self._record.machine
+        while True:
+            deadline = math.inf if machine.deadline is None else machine.deadline
+            with trio.CancelScope(deadline=deadline) as self._nap:
+                await trio.sleep_forever()
+            self._do(machine.timer_fired(trio.current_time()))
+            self._serve_requests()
+
+    def _set_alarm(self) -> None:
+        deadline = self._record.machine.deadline
+        self._nap.deadline = math.inf if deadline is None else deadline
+
+    def _resynchronize(self) -> None:
+        record = self._record
+        link = 0 if record.link is None else record.link.number
+        joined = record.topic.status is TopicStatus.JOINED and record.topic_link == link
+        self._do(
+            record.machine.resynchronize(
+                open_link=link, dialling=record.dialling, joined=joined, now=trio.current_time()
+            )
+        )
+
+    # --- callers of connect -------------------------------------------------------------------------------------------
+
+    def _serve_requests(self) -> None:
+        record = self._record
+        machine = record.machine
+        if machine.status in (LinkStatus.LEAVING, LinkStatus.CLOSED):
+            return  # those who came meanwhile are served once the old socket is gone
+        for request in list(record.connect_requests):
+            if request.accepted or request.done.is_set():
+                continue
+            error = machine.refuse_protocols(request.protocols)
+            if error is not None:
+                record.connect_requests.remove(request)
+                request.finish(error)
+                continue
+            request.accepted = True
+            self._do(machine.connect_requested(request.protocols, persist=request.persist))
+        if not any(request.accepted for request in record.connect_requests):
+            self._do(machine.connect_withdrawn())
+
+    def _finish_requests(self, error: Exception | None) -> None:
+        record = self._record
+        accepted = [request for request in record.connect_requests if request.accepted]
+        record.connect_requests = [request for request in record.connect_requests if not request.accepted]
+        for number, request in enumerate(accepted):
+            request.finish(error if error is None or number == 0 else _copy(error))
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def _do(self, commands: list[Command]) -> None:
+        record = self._record
+        now = trio.current_time()
+        for command in commands:
+            match command:
+                case OpenLink(link=link):
+                    if not self._connection.cast_nowait(command):
+                        error = ConnectFailed(record.options.ws_url, "the connection actor is being restarted")
+                        self._do(record.machine.link_failed(link, error, now))
+                case DropLink(link=link, error=dropped):
+                    if not self._connection.cast_nowait(command):
+                        self._do(record.machine.link_lost(link, dropped, now))
+                case JoinTopic() | AbandonJoin():
+                    self._router.cast_nowait(command)
+                case AnnounceDisconnect(error=error):
+                    record.counters.drops += 1
+                    self._inbox.cast_nowait(Notify(error))
+                case AnnounceReconnect():
+                    self._inbox.cast_nowait(Notify(None))
+                case FinishConnect(error=outcome):
+                    self._finish_requests(outcome)
+                case ReportFailure(attempt=attempt, error=error, retry_in=retry_in):
+                    record.counters.attempts_failed += 1
+                    record.emit(
+                        AttemptFailed(
+                            at=now, topic=record.topic.topic, attempt=attempt, error=error, retry_in=retry_in
+                        )
+                    )
+                case GiveUp(error=rejected):
+                    record.emit(GaveUp(at=now, topic=record.topic.topic, error=rejected))
+                    record.failure = rejected
+                    record.stop_requested.set()
+
+
+def _copy(error: Exception) -> Exception:
+    """A second caller gets an exception of its own: raising one object in two tasks would mix their tracebacks."""
+    clone = type(error).__new__(type(error))
+    clone.args = error.args
+    clone.__dict__.update(error.__dict__)
+    clone.__cause__ = error.__cause__
+    return clone

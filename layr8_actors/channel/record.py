@@ -1,0 +1,191 @@
+"""What must outlive a crash of any one actor: a plain record that the tree owns and hands to each incarnation.
+
+Actors hold only what they can lose. Each field below names the one who writes it; all others only read. Every change is
+made between two checkpoints, so that an actor killed at any await leaves the record whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ..errors import ChannelClosed, Disconnected, Layr8Error
+from ..phoenix import Frame, Refs, Serializer, Topic
+from ..telemetry import Event, emit
+from .events import FrameIgnored, FrameRefused, SendsDiscarded
+from .link_state import LinkMachine
+from .statistics import Counters
+
+if TYPE_CHECKING:
+    from .link import Link, Waiter
+    from .options import ChannelOptions
+
+__all__ = ("ConnectRequest", "Record")
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class ConnectRequest:
+    """One call of connect that waits for its outcome."""
+
+    protocols: tuple[str, ...]
+    persist: bool = False
+    accepted: bool = False
+    done: trio.Event = dataclasses.field(default_factory=trio.Event)
+    error: Exception | None = None
+
+    def finish(self, error: Exception | None) -> None:
+        """Release the caller, with ``error`` or with success; only the first outcome counts."""
+        if not self.done.is_set():
+            self.error = error
+            self.done.set()
+
+
+class Record:
+    """The state of one channel, over all incarnations of its actors.
+
+    Args:
+        options: as the user gave them.
+    """
+
+    def __init__(self, options: ChannelOptions) -> None:
+        self.options = options
+        self.random = random.Random()
+        self.serializer = Serializer(max_size=options.max_message_size)
+        self.refs = Refs()  # never reset, so that a reply of an abandoned socket can match nothing
+        self.counters = Counters()
+
+        # Written by Connection: the one open socket, or the number of the one that is being dialled.
+        self.link: Link | None = None
+        self.dialling = 0
+        self.reading_paused = False
+
+        # Written by Router: frames to route, the topic, who waits for which reply, messages on their way to Inbox.
+        self.unrouted: deque[tuple[int, Frame]] = deque()
+        self.routed: list[Any] = []
+        self.topic = Topic(f"plugins:{options.agent_did}")
+        self.topic_link = 0
+        self.waiting: dict[str, Waiter] = {}
+        self.timeouts_in_a_row = 0
+        self.assigned_did = options.agent_did
+        self.capabilities: tuple[str, ...] = ()
+        self.joins = 0
+        self.round_trip: float | None = None
+        self.crashes_on_one_frame = 0
+
+        # Written by Inbox: messages in order of arrival, and lifecycle notices for the two other callbacks.
+        self.inbox: deque[Any] = deque()
+        self.notices: deque[Exception | None] = deque()
+        self.in_hand: tuple[Any] | None = None
+        self.read_by_user = options.callbacks.on_message is not None
+        self.arrived = trio.Event()
+        self.noticed = trio.Event()
+
+        # Written by Reconnector: the state of the link and who waits in connect.
+        self.machine = LinkMachine(
+            backoff=options.backoff, join_timeout=options.join_timeout, random=self.random, ws_url=options.ws_url
+        )
+        self.connect_requests: list[ConnectRequest] = []
+
+        # Written by the tree: why the channel ends, once it does. Anybody may ask for the end.
+        self.failure: Layr8Error | None = None
+        self.closing = False
+        self.stop_requested = trio.Event()
+        self.over = trio.Event()
+
+        # Inbound frames read and not handled yet, wherever they are: Connection adds, Router and Inbox subtract.
+        self.unhandled = 0
+        self._room = trio.Event()
+
+    # --- backpressure -------------------------------------------------------------------------------------------------
+
+    def read_limit(self) -> int:
+        """How many inbound frames may wait before reading stops.
+
+        Reading goes on to eight times the capacity while somebody waits for a reply, because an ``on_message`` that
+        sends and waits would otherwise wait for a reply behind the messages that wait for it.
+        """
+        capacity = self.options.inbox_capacity
+        return capacity * 8 if self.waiting else capacity
+
+    def make_room(self) -> None:
+        """Wake the reader if it may go on: called when messages were handled, or somebody began to wait for a reply."""
+        # Half the limit is the low-water mark: without the gap the reader would wake for each single message.
+        if self.reading_paused and self.unhandled <= self.read_limit() // 2:
+            self._room.set()
+
+    async def room(self) -> None:
+        """Wait until reading may go on. Checkpoints only if it waits; cancellation leaves nothing behind."""
+        while self.unhandled >= self.read_limit():
+            self._room = trio.Event()
+            await self._room.wait()
+
+    # --- telemetry ----------------------------------------------------------------------------------------------------
+
+    def emit(self, event: Event) -> None:
+        """Hand ``event`` to the user's hook; a hook that raises changes nothing."""
+        emit(self.options.on_event, event)
+
+    def refuse_frame(self, link: int, error: Exception) -> None:
+        """Count a frame that is none, and report the first few and then ever fewer."""
+        self.counters.frames_refused += 1
+        count = self.counters.frames_refused
+        if _worth_reporting(count):
+            self.emit(FrameRefused(at=trio.current_time(), topic=self.topic.topic, link=link, error=error, count=count))
+
+    def ignore_frame(self, link: int, why: str) -> None:
+        """Count a frame that is not for the join in force, and report likewise."""
+        self.counters.frames_ignored += 1
+        count = self.counters.frames_ignored
+        if _worth_reporting(count):
+            self.emit(FrameIgnored(at=trio.current_time(), topic=self.topic.topic, link=link, why=why, count=count))
+
+    def discard_sends(self, link: int, count: int) -> None:
+        """Count and report frames that were queued and whose join ended before they were written."""
+        self.counters.sends_discarded += count
+        self.emit(SendsDiscarded(at=trio.current_time(), topic=self.topic.topic, link=link, count=count))
+
+    # --- callers ------------------------------------------------------------------------------------------------------
+
+    def fail_waiting(self, detail: str, *, link: int | None = None, cause: Exception | None = None) -> None:
+        """Release all who wait for a reply, each with an error of its own that knows whether its request was written.
+
+        Args:
+            detail: what happened, for the error's text.
+            link: only those whose request went to that socket; ``None`` for all.
+            cause: becomes the error's ``__cause__``.
+        """
+        for ref, waiter in list(self.waiting.items()):
+            if link is None or waiter.link == link:
+                del self.waiting[ref]
+                error: Layr8Error
+                if self.closing:
+                    error = ChannelClosed("the channel was closed before the reply came")
+                else:
+                    error = Disconnected(detail, written=waiter.written)
+                error.__cause__ = cause
+                waiter.fail(error)
+
+    def end(self) -> None:
+        """Mark the channel as over and release everybody who still waits; called once, when the tree is gone."""
+        self.closing = True
+        self.machine.closed(self.failure)
+        self.fail_waiting("the channel has ended", cause=self.failure)
+        for request in self.connect_requests:
+            request.finish(self.closed_error())
+        self.connect_requests.clear()
+        self.over.set()
+        self.arrived.set()
+
+    def closed_error(self) -> ChannelClosed:
+        """A fresh error for a caller who comes late, with the reason of the end as its cause."""
+        error = ChannelClosed("the channel is closed; open a new one")
+        error.__cause__ = self.failure
+        return error
+
+
+def _worth_reporting(count: int) -> bool:
+    return count <= 8 or count & (count - 1) == 0

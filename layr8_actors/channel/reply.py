@@ -1,0 +1,28 @@
+"""What a node says to a request."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+__all__ = ("Reply",)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """The node's answer to ``send_msg``; a refusal is an answer too and not an exception.
+
+    Args:
+        status: ``"ok"``, ``"error"``, or whatever other atom the node replied with.
+        reason: ``response.reason`` where it is a string, else ``""``.
+        response: the whole ``response``, any JSON value.
+    """
+
+    status: str
+    reason: str
+    response: Any
+
+    @property
+    def ok(self) -> bool:
+        """True for the status ``"ok"`` alone: accepted by the node, which is not yet delivered to the recipient."""
+        return self.status == "ok"

@@ -1,0 +1,269 @@
+"""Router: knows the topic's state and who waits for which reply, and sends each inbound frame where it belongs.
+
+It never waits for anybody, so it never holds up a reply. Its frames and callers are in the record: after a crash the
+next incarnation goes on with the frame after the last one that was routed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ..errors import JoinRejected, RemoteProtocolError, TopicDown
+from ..otp import Actor, ActorRef, ExitKind, ExitReason
+from ..phoenix import (
+    PHOENIX_TOPIC,
+    Frame,
+    FrameIgnored,
+    JoinMalformed,
+    JoinRefused,
+    JoinSucceeded,
+    LeaveSucceeded,
+    MessageReceived,
+    ReplyMalformed,
+    ReplyReceived,
+    TopicClosed,
+    TopicErrored,
+    TopicStatus,
+    TopicUnmatched,
+)
+from .did_spec import join_payload
+from .events import AssignedDidChanged, TopicJoined, TopicLost
+from .link_state import AbandonJoin, JoinTopic
+from .messages import (
+    FramesArrived,
+    JoinAcknowledged,
+    JoinFailed,
+    LinkDown,
+    LinkEnded,
+    MessagesArrived,
+    Resynchronize,
+    TopicEnded,
+)
+from .refusal import is_permanent_reason
+from .reply import Reply
+
+if TYPE_CHECKING:
+    from .record import Record
+
+__all__ = ("Router",)
+
+MAX_CRASHES_ON_ONE_FRAME = 2
+"""A frame that crashed two incarnations is refused: it is the frame, and a third crash could spend the budget."""
+
+
+class Router(Actor):
+    """The actor that routes.
+
+    Args:
+        record: the channel's record.
+        inbox: gets the messages.
+        reconnector: is told how joins, the topic and the link end.
+    """
+
+    def __init__(self, record: Record, inbox: ActorRef, reconnector: ActorRef) -> None:
+        self._record = record
+        self._inbox = inbox
+        self._reconnector = reconnector
+
+    async def init(self) -> None:
+        """Go on where the last incarnation stopped."""
+        record = self._record
+        if record.unrouted and record.crashes_on_one_frame >= MAX_CRASHES_ON_ONE_FRAME:
+            link, _ = record.unrouted.popleft()
+            record.unhandled -= 1
+            record.crashes_on_one_frame = 0
+            record.refuse_frame(link, RemoteProtocolError("this frame crashed the router twice"))
+        self._route()
+        self._reconnector.cast_nowait(Resynchronize())
+
+    async def handle_cast(self, message: object) -> None:
+        """Route what was read, send a join or a leave, or note the end of a socket."""
+        match message:
+            case FramesArrived(link=link, frames=frames):
+                self._record.unrouted.extend([(link, frame) for frame in frames])
+                self._route()
+            case LinkEnded(link=link, error=error):
+                self._link_ended(link, error)
+            case JoinTopic(link=link, protocols=protocols):
+                self._join(link, protocols)
+            case AbandonJoin(link=link):
+                self._abandon_join(link)
+            case TopicEnded(link=link, error=error):
+                self._topic_unresponsive(link, error)
+
+    async def terminate(self, reason: ExitReason) -> None:
+        """Release those who wait for a reply: it could still come, but nobody promises any more that it is matched."""
+        if reason.kind is ExitKind.ERROR and self._record.unrouted:
+            self._record.crashes_on_one_frame += 1
+        self._record.fail_waiting("the router was restarted before the reply came", cause=reason.error)
+
+    # --- outbound -----------------------------------------------------------------------------------------------------
+
+    def _join(self, number: int, protocols: tuple[str, ...]) -> None:
+        record = self._record
+        link = record.link
+        if link is None or link.number != number:
+            return  # its end is on the way to Reconnector
+        record.topic_link = number
+        record.timeouts_in_a_row = 0
+        spec = record.options.did_spec or {}
+        link.post(record.serializer.encode(record.topic.join(record.refs.next(), join_payload(spec, protocols))))
+
+    def _abandon_join(self, number: int) -> None:
+        record = self._record
+        if record.topic.status is not TopicStatus.JOINING or record.topic_link != number:
+            return
+        leave = record.topic.join_timed_out(record.refs.next())
+        if record.link is not None and record.link.number == number:
+            record.link.post(record.serializer.encode(leave))
+
+    def _topic_unresponsive(self, number: int, error: Exception) -> None:
+        record = self._record
+        if record.topic.status is not TopicStatus.JOINED or record.topic_link != number:
+            return
+        leave = record.topic.leave(record.refs.next())
+        if record.link is not None and record.link.number == number:
+            record.link.post(record.serializer.encode(leave))
+        self._topic_lost(number, error)
+
+    # --- inbound ------------------------------------------------------------------------------------------------------
+
+    def _route(self) -> None:
+        record = self._record
+        unrouted = record.unrouted
+        while unrouted:
+            # The frame stays first in the queue until it is done with, so that a crash loses none.
+            link, frame = unrouted[0]
+            if not self._route_one(link, frame):
+                record.unhandled -= 1
+            unrouted.popleft()
+            if record.crashes_on_one_frame:
+                record.crashes_on_one_frame = 0
+        if record.routed:
+            self._inbox.cast_nowait(MessagesArrived(record.routed))
+            record.routed = []
+        record.make_room()
+
+    def _route_one(self, link: int, frame: Frame) -> bool:
+        """Act on one frame; return whether it is a message, which counts as unhandled until Inbox is done with it."""
+        record = self._record
+        if link != record.topic_link and frame.topic != PHOENIX_TOPIC:
+            record.ignore_frame(link, "abandoned socket")
+            return False
+        if frame.topic == PHOENIX_TOPIC:
+            self._heartbeat_reply(link, frame)
+            return False
+        match record.topic.receive(frame):
+            case MessageReceived(event="message", payload=dict() as payload):
+                record.counters.messages_received += 1
+                record.routed.append(payload)
+                return True
+            case MessageReceived(event="message"):
+                record.refuse_frame(link, RemoteProtocolError("the payload of a message is not an object"))
+            case MessageReceived(event=event):
+                record.ignore_frame(link, f"unhandled event {event[:64]!r}")
+            case ReplyReceived(ref=ref, status=status, reason=reason, response=response):
+                self._reply(ref, Reply(status, reason, response))
+            case ReplyMalformed(ref=ref, detail=detail):
+                self._malformed_reply(link, ref, detail)
+            case JoinSucceeded(join_ref=join_ref, response=response):
+                self._joined(link, join_ref, response)
+            case JoinRefused(reason=reason):
+                self._reconnector.cast_nowait(JoinFailed(link, JoinRejected(reason, is_permanent_reason(reason))))
+            case JoinMalformed(detail=detail):
+                self._reconnector.cast_nowait(
+                    JoinFailed(link, RemoteProtocolError(f"the node answered the join with nonsense: {detail}"))
+                )
+            case TopicClosed():
+                self._topic_lost(link, TopicDown("the node closed the topic (phx_close)"))
+            case TopicErrored():
+                self._topic_lost(link, TopicDown("the topic crashed on the node (phx_error)"))
+            case TopicUnmatched():
+                self._topic_lost(link, TopicDown("the node no longer has the topic (unmatched topic)"))
+            case LeaveSucceeded():
+                pass
+            case FrameIgnored(why=why):
+                record.ignore_frame(link, why)
+        return False
+
+    def _heartbeat_reply(self, number: int, frame: Frame) -> None:
+        record = self._record
+        link = record.link
+        if link is None or link.number != number:
+            record.ignore_frame(number, "abandoned socket")
+            return
+        round_trip = link.heartbeat.replied(frame.ref, trio.current_time())
+        if round_trip is None:
+            record.ignore_frame(number, "heartbeat reply to no heartbeat of ours")
+        else:
+            record.round_trip = round_trip
+
+    def _reply(self, ref: str, reply: Reply) -> None:
+        record = self._record
+        record.timeouts_in_a_row = 0
+        waiter = record.waiting.pop(ref, None)
+        if waiter is not None:
+            record.counters.replies += 1
+            waiter.resolve(reply)
+        else:
+            # Nobody waits: it answers a fire-and-forget, comes too late, or for the second time.
+            record.counters.replies_unclaimed += 1
+
+    def _malformed_reply(self, link: int, ref: str, detail: str) -> None:
+        record = self._record
+        error = RemoteProtocolError(f"the node answered with nonsense: {detail}")
+        record.refuse_frame(link, error)
+        waiter = record.waiting.pop(ref, None)
+        if waiter is not None:
+            waiter.fail(RemoteProtocolError(str(error)))
+
+    def _joined(self, link: int, join_ref: str, response: dict[str, Any]) -> None:
+        record = self._record
+        before = record.assigned_did
+        assigned = response.get("did", record.options.agent_did)
+        if not assigned:
+            if record.link is not None:
+                record.link.post(record.serializer.encode(record.topic.leave(record.refs.next())))
+            error = RemoteProtocolError("the node answered a join without a DID and assigned none")
+            self._reconnector.cast_nowait(JoinFailed(link, error))
+            return
+        now = trio.current_time()
+        topic = record.topic
+        record.assigned_did = assigned
+        record.capabilities = tuple(response.get("capabilities", ()))
+        if not record.options.agent_did:
+            topic.accept_alias(f"plugins:{assigned}")
+        rejoin = record.joins > 0
+        record.joins += 1
+        if rejoin:
+            record.counters.rejoins += 1
+            if assigned != before:
+                record.emit(AssignedDidChanged(at=now, topic=topic.topic, before=before, after=assigned))
+        record.emit(
+            TopicJoined(
+                at=now,
+                topic=topic.topic,
+                link=link,
+                join_ref=join_ref,
+                assigned_did=assigned,
+                capabilities=record.capabilities,
+                rejoin=rejoin,
+            )
+        )
+        self._reconnector.cast_nowait(JoinAcknowledged(link))
+
+    def _topic_lost(self, link: int, error: TopicDown | Exception) -> None:
+        record = self._record
+        if not record.closing:
+            record.emit(TopicLost(at=trio.current_time(), topic=record.topic.topic, link=link, error=error))
+        record.fail_waiting(str(error), cause=error)
+        self._reconnector.cast_nowait(TopicEnded(link, error))
+
+    def _link_ended(self, number: int, error: Exception) -> None:
+        record = self._record
+        if record.topic_link == number:
+            record.topic.disconnected()
+        record.fail_waiting(f"the link was lost: {error}", link=number, cause=error)
+        self._reconnector.cast_nowait(LinkDown(number, error))

@@ -1,0 +1,139 @@
+"""The channel's supervision tree: which children, in which order, by which strategy, and how the whole of it ends.
+
+one_for_one, because no actor holds what another one needs: all of that is in the record. The order is that of the flow
+inwards, so that the ordered stop goes outside in: first nobody dials any more, then the socket is left and closed,
+then what was read is routed and the inbox ends.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from ..errors import RestartLimitExceeded
+from ..otp import ActorRef, Backoff, ChildSpec, Strategy, Supervisor
+from ..otp.events import LimitReached
+from ..telemetry import Event
+from ..transport import Connector, TrioWebSocketConnector
+from .connection import Connection
+from .heartbeat import Heartbeat
+from .inbox import Inbox
+from .messages import ServeRequests
+from .options import ChannelOptions
+from .reconnector import Reconnector
+from .record import ConnectRequest, Record
+from .router import Router
+
+__all__ = ("Tree",)
+
+RESTART_BACKOFF = Backoff(initial=1.0, maximum=30.0, factor=2.0, jitter=0.5, reset_after=30.0, first_delay=0.0)
+"""The channel's own 1 s -> 30 s, but the first restart is at once (OTP), because a first crash is most often the only one."""
+
+CALLBACK_GRACE = 5.0
+"""Seconds that a callback has for its cleanup once it is cancelled: OTP's default shutdown."""
+
+
+class Tree:
+    """One channel's record, actors and supervisor.
+
+    Args:
+        options: as the user gave them.
+    """
+
+    def __init__(self, options: ChannelOptions) -> None:
+        self.record = record = Record(options)
+        # What waits in a kept mailbox is bounded by the reader, which stops long before this many batches are unhandled.
+        capacity = 8 * options.inbox_capacity + 1024
+        inbox = ActorRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
+        router = ActorRef("router", mailbox_capacity=capacity, keep_mailbox=True)
+        connection = ActorRef("connection")
+        heartbeat = ActorRef("heartbeat", keep_mailbox=True)
+        reconnector = ActorRef("reconnector", keep_mailbox=True)
+        self._reconnector = reconnector
+        connector = options.transport if not isinstance(options.transport, str) else TrioWebSocketConnector()
+        self.connector: Connector = connector
+        specs: list[ChildSpec] = [
+            Inbox.child_spec(inbox, record, shutdown=CALLBACK_GRACE),
+            Router.child_spec(router, record, inbox, reconnector),
+            Connection.child_spec(
+                connection, record, connector, router, heartbeat, reconnector, shutdown=options.close_timeout
+            ),
+            Heartbeat.child_spec(heartbeat, record, connection),
+            Reconnector.child_spec(reconnector, record, connection, router, inbox),
+        ]
+        self.router = router
+        self.supervisor = Supervisor(
+            specs,
+            strategy=Strategy.ONE_FOR_ONE,
+            max_restarts=options.max_restarts,
+            max_seconds=options.max_seconds,
+            backoff=RESTART_BACKOFF,
+            name=f"channel {options.agent_did or 'plugins:'}",
+            on_event=self._on_event,
+            random=record.random,
+        )
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, LimitReached):
+            self.record.closing = True  # whoever waits is told that the channel is over, not that a link was lost
+        self.record.options.on_event(event)
+
+    async def run(
+        self, handle: object, protocols: tuple[str, ...] | None, task_status: trio.TaskStatus[object]
+    ) -> None:
+        """Run the tree until it is asked to end, gives up, or is cancelled; then release everybody who waits.
+
+        Args:
+            handle: what to report as started once all actors run; nothing is dialled before.
+            protocols: what to connect with at once, retrying at the backoff; ``None`` to wait for connect.
+            task_status: of the task that this runs in.
+
+        Raises:
+            RestartLimitExceeded: the actors crashed too often.
+            JoinRejected: the node refused for good.
+
+        Checkpoints. Cancellation stops the tree in order, within its graces, and then goes on upward.
+        """
+        record = self.record
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._stop_when_asked)
+                if protocols is not None:
+                    self.request_connect(ConnectRequest(protocols, persist=True))
+                try:
+                    await self.supervisor.run(task_status=_Started(handle, task_status))
+                except RestartLimitExceeded as error:
+                    record.failure = error
+                nursery.cancel_scope.cancel()
+        finally:
+            record.end()
+        if record.failure is not None:
+            raise record.failure
+
+    async def _stop_when_asked(self) -> None:
+        try:
+            await self.record.stop_requested.wait()
+        finally:
+            self.record.closing = True  # cancelled from outside, it is an end all the same and no loss
+        await self.supervisor.stop()
+
+    def request_connect(self, request: ConnectRequest) -> None:
+        """Put a caller of connect into the list that Reconnector serves."""
+        self.record.connect_requests.append(request)
+        self._reconnector.cast_nowait(ServeRequests())
+
+    def withdraw_connect(self, request: ConnectRequest) -> None:
+        """Take a caller who was cancelled out of the list; the attempt is called off if it was for nobody else."""
+        if request in self.record.connect_requests:
+            self.record.connect_requests.remove(request)
+            self._reconnector.cast_nowait(ServeRequests())
+
+
+class _Started:
+    """Reports the channel and not its supervisor as what has started."""
+
+    def __init__(self, handle: object, task_status: trio.TaskStatus[object]) -> None:
+        self._handle = handle
+        self._task_status = task_status
+
+    def started(self, value: object = None) -> None:
+        self._task_status.started(self._handle)
