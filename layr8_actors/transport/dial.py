@@ -1,0 +1,128 @@
+"""From an endpoint to a byte stream: name, TCP, TLS; the same for every adapter that speaks over a Trio stream.
+
+Failures are values here and not exceptions. ``ConnectFailed`` is raised by the adapter from a frame that handles no
+other exception, so that it has neither cause nor context: library exceptions keep frames alive whose locals may hold
+what must not be shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+
+import trio
+
+from .endpoint import Endpoint
+
+__all__ = ("OpenStream", "Progress", "Refused", "dial", "explain", "open_tcp_stream")
+
+OpenStream = Callable[[str, int], Awaitable[trio.abc.Stream]]
+"""An async function of host and port that returns a connected stream: TCP, a proxy's tunnel, a memory stream."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a dial failed.
+
+    Args:
+        detail: the step and the cause, not redacted yet.
+        status: the HTTP status, where there was one.
+    """
+
+    detail: str
+    status: int | None = None
+
+
+@dataclasses.dataclass(slots=True)
+class Progress:
+    """Which step a dial has reached, for the text of a timeout."""
+
+    step: str = "DNS and TCP connect"
+
+
+async def open_tcp_stream(host: str, port: int) -> trio.abc.Stream:
+    """Connect by Trio's happy eyeballs (RFC 8305): every address of the host, the first that answers wins."""
+    return await trio.open_tcp_stream(host, port)
+
+
+async def dial(
+    endpoint: Endpoint, open_stream: OpenStream, tls_context: Callable[[], ssl.SSLContext], progress: Progress
+) -> trio.abc.Stream | Refused:
+    """Connect and, for ``wss``, shake hands by TLS.
+
+    Args:
+        endpoint: where to.
+        open_stream: opens the connection.
+        tls_context: the context to use where the endpoint has none.
+        progress: told which step is under way.
+
+    Returns:
+        A connected stream, or why there is none. Any ``Exception`` of ``open_stream`` counts as a refusal.
+
+    Always checkpoints. Failure and cancellation leave no socket behind, provided that ``open_stream`` leaves none.
+    """
+    try:
+        stream = await open_stream(endpoint.dial_host, endpoint.port)
+    except Exception as error:  # noqa: BLE001  a stream opener may raise anything; see the docstring
+        return Refused(explain(error))
+    if not endpoint.tls:
+        return stream
+    progress.step = "the TLS handshake"
+    finished = False
+    try:
+        # https_compatible: the WebSocket close handshake already tells an end from a cut, and peers rarely send
+        # close_notify. The name verified and sent as SNI is the URL's, whatever address was dialled (RFC 6066).
+        tls = trio.SSLStream(
+            stream,
+            endpoint.ssl_context or tls_context(),
+            server_hostname=endpoint.host.removesuffix("."),
+            https_compatible=True,
+        )
+        await tls.do_handshake()
+        finished = True
+    except Exception as error:  # noqa: BLE001  a stream opener may raise anything; see the docstring
+        return Refused(f"the TLS handshake failed: {explain(error)}")
+    finally:
+        if not finished:
+            await trio.aclose_forcefully(stream)
+    return tls
+
+
+def explain(error: BaseException) -> str:
+    """What an exception of the network means, in one line without addresses of objects or chained tracebacks.
+
+    Args:
+        error: of the socket module, ``ssl``, Trio, or a custom ``open_stream``.
+
+    Returns:
+        The text; it may quote foreign text, so it is to be redacted before it is shown.
+    """
+    return "; ".join(dict.fromkeys(_one_line(leaf) for leaf in _leaves(error)))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions that say most: members of groups, and the causes of Trio's own wrappers."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    elif error.__cause__ is not None and (isinstance(error, trio.BrokenResourceError) or type(error) is OSError):
+        yield from _leaves(error.__cause__)
+    else:
+        yield error
+
+
+def _one_line(error: BaseException) -> str:
+    name = type(error).__name__
+    if isinstance(error, socket.gaierror):
+        return f"the host name cannot be resolved ({name}: {error.strerror or error})"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {error.verify_message} ({name})"
+    if isinstance(error, ssl.SSLError):
+        return f"{name}: {error.reason or error}"
+    if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError | EOFError):
+        return "the connection was lost"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name}: {error.strerror}"
+    return f"{name}: {error}" if str(error) else name

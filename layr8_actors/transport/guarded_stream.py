@@ -1,0 +1,153 @@
+"""The byte stream under a WebSocket library, guarded: the key is put in here, refusals are seen, torn writes are known.
+
+A WebSocket library keeps the request target it is given in its objects, and shows it in the locals of its frames and
+the texts of its errors. So it is given a target without a key, and this stream writes the real one, as a
+``memoryview``, which prints as an address. Nothing above this stream ever holds the key.
+"""
+
+from __future__ import annotations
+
+import http
+import re
+from collections.abc import Callable
+
+import trio
+
+from .dial import Refused, explain
+from .endpoint import Endpoint
+
+__all__ = ("GuardedStream", "UpgradeFailed")
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
+# Cowboy and Bandit send a few hundred bytes; 64 KiB is the order of what HTTP servers themselves accept as a head.
+_MAX_HEAD = 64 * 1024
+
+
+class UpgradeFailed(Exception):
+    """The upgrade has failed for the reason given; internal, it never leaves the adapter."""
+
+    def __init__(self, refused: Refused) -> None:
+        self.refused = refused
+        super().__init__(refused.detail)
+
+
+class GuardedStream(trio.abc.Stream):
+    """A stream that carries one WebSocket of ours, from the upgrade request on.
+
+    Until the answer's head is complete, every end of the stream and every answer but a 101 raises
+    :class:`UpgradeFailed` in the reader, so that nobody waits for an upgrade that cannot come. The body of a refusal
+    is not read: it may be endless, and may quote the request.
+
+    Args:
+        stream: a connected stream.
+        endpoint: gives the request target and the headers with the key.
+        on_pause: called whenever the library has dealt with all bytes it was given, or begins to write.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint, on_pause: Callable[[], None]) -> None:
+        self.stream = stream
+        self.torn = False
+        self.upgraded = False
+        self.lost = ""
+        self._endpoint = endpoint
+        self._on_pause = on_pause
+        self._requested = False
+        self._head = b""
+        self._reading = False
+        self._writing = 0
+        self._cut = False
+
+    @property
+    def paused(self) -> bool:
+        """True while the library waits for bytes or for a write, hence has nothing more to hand over right now."""
+        return self._reading or self._writing > 0
+
+    def cut(self) -> None:
+        """Let nothing be written any more; what is being written now is torn when the stream is closed."""
+        self._cut = True
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Write; a write that does not finish makes the stream torn, and a torn stream refuses all further writes."""
+        if self.torn or self._cut:
+            raise trio.BrokenResourceError("the link was dropped")
+        request = not self._requested
+        if not self.upgraded and not request:
+            raise UpgradeFailed(Refused("the answer to the upgrade is not a WebSocket handshake"))
+        self._requested = True
+        self._writing += 1
+        self._on_pause()
+        finished = False
+        try:
+            await self.stream.send_all(self._with_key(data) if request else data)
+            finished = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.lost = self.lost or explain(error)
+            if self.upgraded:
+                raise
+        finally:
+            self._writing -= 1
+            self.torn = self.torn or not finished
+        if not finished:
+            raise UpgradeFailed(Refused(f"the upgrade request could not be written: {self.lost}"))
+
+    def _with_key(self, data: bytes | bytearray | memoryview) -> memoryview:
+        """The upgrade request with the real request line, and with the headers that carry the key."""
+        _, _, headers = bytes(data).partition(b"\r\n")
+        line = f"GET {self._endpoint.request_target().reveal()} HTTP/1.1\r\n".encode("ascii")
+        extra = "".join(f"{name}: {value.reveal()}\r\n" for name, value in self._endpoint.auth_headers())
+        return memoryview(line + headers.removesuffix(b"\r\n") + extra.encode("ascii") + b"\r\n")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As the stream beneath has it."""
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Read; during the upgrade, anything but the head of a 101 answer raises :class:`UpgradeFailed`."""
+        self._reading = True
+        self._on_pause()
+        data: bytes | bytearray = b""
+        try:
+            data = await self.stream.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.lost = self.lost or explain(error)
+            if self.upgraded:
+                raise
+        finally:
+            self._reading = False
+        if not self.upgraded:
+            self._check_head(data)
+        return data
+
+    def _check_head(self, data: bytes | bytearray) -> None:
+        if not data:
+            cause = f" ({self.lost})" if self.lost else ""
+            raise UpgradeFailed(Refused(f"the connection was closed during the upgrade{cause}"))
+        self._head += data
+        if not self._head.startswith(b"HTTP/1."[: len(self._head)]):
+            raise UpgradeFailed(Refused("the answer to the upgrade is not HTTP/1.1; is it the right port and scheme?"))
+        line = _STATUS_LINE.match(self._head)
+        if line is None and b"\n" in self._head:
+            raise UpgradeFailed(Refused("the answer to the upgrade has no valid HTTP status line"))
+        if line is not None and int(line[1]) != http.HTTPStatus.SWITCHING_PROTOCOLS:
+            raise UpgradeFailed(_refusal(int(line[1])))
+        if b"\r\n\r\n" in self._head or b"\n\n" in self._head:
+            self.upgraded = True
+            self._head = b""
+        elif len(self._head) > _MAX_HEAD:
+            raise UpgradeFailed(Refused(f"the answer to the upgrade has more than {_MAX_HEAD} bytes of headers"))
+
+    async def aclose(self) -> None:
+        """Close the stream beneath; during the upgrade it is the library giving up on the answer."""
+        await self.stream.aclose()
+        if not self.upgraded:
+            raise UpgradeFailed(Refused("the answer to the upgrade is not a WebSocket handshake"))
+
+
+def _refusal(status: int) -> Refused:
+    """The text of a refusal by HTTP; the phrase is the standard's, since the peer's own may quote the request."""
+    try:
+        phrase = f" {http.HTTPStatus(status).phrase}"
+    except ValueError:
+        phrase = ""
+    advice = "; redirects are not followed, correct ws_url" if 300 <= status < 400 else ""
+    return Refused(f"the node answered HTTP {status}{phrase}{advice}", status)

@@ -1,0 +1,121 @@
+"""The seam between the channel and a WebSocket library: what every adapter promises, and nothing of how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import trio
+
+from .endpoint import Endpoint
+
+__all__ = ("Connector", "Transport")
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """One open socket that carries whole messages: ``str`` for text, ``bytes`` for binary (RFC 6455 section 5.6).
+
+    Delivery: what one side's :meth:`send` has written arrives at the other side's :meth:`receive` in order, each
+    message once, or not at all: the link breaks only at its end, never in the middle. A ``send`` that returned has
+    handed its messages to the operating system, no more; whether the peer read them only the peer can say.
+
+    Tasks: one task receives, one task sends, and any task may close or abort at any time, also while the other two are
+    waiting. Two tasks that send at once keep each message whole, but mix the messages of their batches.
+
+    Drain duty: an adapter reads ahead by a bounded amount. Beyond it, while nobody receives, the socket is not read,
+    TCP slows the peer down, and neither a ping nor a close of the peer is noticed. So whoever owns a transport keeps
+    receiving.
+
+    Attributes:
+        name: the adapter, for statistics and events.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    async def receive(self) -> list[str | bytes]:
+        """Wait for messages, and return all that are there.
+
+        Returns:
+            At least one message, in order of arrival.
+
+        Raises:
+            TransportClosed: the link has ended, by whoever's doing, and everything that had arrived before was
+                returned. ``code`` and ``reason`` are the peer's, 1006 where the link broke without a close frame, 1009
+                where the peer's message exceeded ``max_message_size``. Every further call raises it too, each time a
+                new instance. Open another transport.
+
+        Always checkpoints. Cancellation loses nothing: the next call returns what this one would have.
+        """
+        ...
+
+    async def send(self, batch: Sequence[str | bytes]) -> None:
+        """Write messages in order.
+
+        Args:
+            batch: the messages; an empty batch writes nothing.
+
+        Raises:
+            TransportClosed: the link has ended, or ended under the write; some of the batch may have been written.
+
+        Always checkpoints. Cancellation leaves it open which of the batch was written; where it cut a message in two,
+        the link is aborted at once, since everything written after that would be garbage to the peer.
+        """
+        ...
+
+    async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
+        """End the link politely: close frame, the peer's answer, then the socket is gone.
+
+        Idempotent, and never later than the deadline: a peer that does not read or does not answer is dropped then.
+        Where a write was cut in two, no close frame can be sent, and the link is dropped at once.
+
+        Args:
+            code: the close code to send (RFC 6455 section 7.4).
+            reason: a text for the peer, cut at 123 bytes of UTF-8.
+            timeout: seconds for all of it.
+
+        Raises: nothing but ``Cancelled``.
+
+        Always checkpoints. Cancellation drops the link at once: the socket is gone when ``Cancelled`` comes out.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop the link at once, without a word to the peer; for links that are of no use any more.
+
+        Synchronous and idempotent. The socket is closed when the adapter's task next runs; nothing can be written any
+        more from here on, and the tasks waiting in :meth:`receive` and :meth:`send` get ``TransportClosed``.
+        """
+        ...
+
+
+@runtime_checkable
+class Connector(Protocol):
+    """Opens transports; it keeps no state of any one of them, so that one connector may serve many channels.
+
+    Attributes:
+        name: the adapter, the same as its transports'.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    async def open(self, nursery: trio.Nursery, endpoint: Endpoint) -> Transport:
+        """Resolve, connect, shake hands, upgrade.
+
+        Args:
+            nursery: the transport's background task runs in it, and nothing but ``Cancelled`` escapes into it; when it
+                is cancelled, the link is dropped.
+            endpoint: where to dial; its ``open_timeout`` bounds all steps together.
+
+        Returns:
+            An open transport.
+
+        Raises:
+            ConnectFailed: with ``status`` where the peer answered with HTTP, and a ``detail`` that says which step
+                failed and why. It carries no cause, no context and no key. Try again later, unless ``permanent``.
+
+        Always checkpoints. Failure and cancellation, at whatever step, leave no task and no socket behind.
+        """
+        ...

@@ -1,0 +1,301 @@
+"""The adapter for trio-websocket, and the only module here that knows it.
+
+Contained: python-trio/trio-websocket#184 (a ping after our close frame crashes the reader), a handshake that waits for
+ever when the peer goes away during it, and every other exception of the reader task. All three end the link; none
+reaches the caller's nursery. Only public names are used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ssl
+from collections.abc import Sequence
+from typing import cast
+
+import trio
+import trio_websocket
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from ..errors import ConnectFailed, TransportClosed
+from .dial import OpenStream, Progress, Refused, dial, explain, open_tcp_stream
+from .endpoint import Endpoint
+from .guarded_stream import GuardedStream, UpgradeFailed
+
+__all__ = ("OpenStream", "TrioWebSocketConnector")
+
+# 256 KiB: measured x1.2 at 300 B, x2-3 at 4 KB, x4-6 at 64 KB messages against trio-websocket's 4 KiB.
+_RECEIVE_BUFFER_SIZE = 256 * 1024
+# What may wait unread before the socket is no longer read; one chunk of 300 B messages is about 900 of them.
+_READ_AHEAD_SIZE = 1024 * 1024
+_READ_AHEAD_MESSAGES = 4096
+_NAME = "trio-websocket"
+
+
+class TrioWebSocketConnector:
+    """Opens WebSockets by trio-websocket, as :class:`layr8_actors.transport.Connector` promises.
+
+    Neither compression nor a subprotocol is offered, and no ``Origin`` is sent. ``localhost`` and ``*.localhost`` are
+    dialled at 127.0.0.1 (RFC 6761).
+
+    Args:
+        open_stream: connects to a host and a port; the default is TCP. TLS is put on top of it for ``wss``. It is
+            cancelled at the open timeout, and must leave no socket behind then.
+    """
+
+    name = _NAME
+
+    def __init__(self, open_stream: OpenStream | None = None) -> None:
+        self._open_stream: OpenStream = open_stream or open_tcp_stream
+        self._context: ssl.SSLContext | None = None
+
+    async def open(self, nursery: trio.Nursery, endpoint: Endpoint) -> TrioWebSocketTransport:
+        """See :meth:`layr8_actors.transport.Connector.open`."""
+        progress = Progress()
+        outcome: TrioWebSocketTransport | Refused | None = None
+        with trio.move_on_after(endpoint.open_timeout):
+            outcome = await self._open(nursery, endpoint, progress)
+        if isinstance(outcome, TrioWebSocketTransport):
+            return outcome
+        if outcome is None:
+            outcome = Refused(f"timed out after {endpoint.open_timeout:g} s during {progress.step}")
+        raise ConnectFailed(endpoint.public_url, endpoint.redact(outcome.detail), status=outcome.status)
+
+    async def _open(
+        self, nursery: trio.Nursery, endpoint: Endpoint, progress: Progress
+    ) -> TrioWebSocketTransport | Refused:
+        stream = await dial(endpoint, self._open_stream, self._default_context, progress)
+        if isinstance(stream, Refused):
+            return stream
+        progress.step = "the WebSocket upgrade"
+        transport = TrioWebSocketTransport(stream, endpoint)
+        opened = False
+        try:
+            refused: Refused | None = await nursery.start(transport.run)
+            opened = refused is None
+        finally:
+            # Also where the nursery takes no more tasks, so that the transport's own clean-up never began.
+            if not opened:
+                await trio.aclose_forcefully(stream)
+        return refused or transport
+
+    def _default_context(self) -> ssl.SSLContext:
+        # Kept, because it costs some ten milliseconds to load the system's certificates.
+        if self._context is None:
+            self._context = ssl.create_default_context()
+        return self._context
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _End:
+    """How a link ended: the arguments of the TransportClosed that each caller gets an instance of."""
+
+    code: int
+    reason: str = ""
+    detail: str = ""
+
+
+class TrioWebSocketTransport:
+    """One WebSocket; see :class:`layr8_actors.transport.Transport` for the contract. Made by the connector only.
+
+    Two tasks: :meth:`run`, which pumps messages into the inbox, and trio-websocket's reader. The inbox gathers all
+    messages of one chunk of bytes before it wakes the receiver: one wake-up per chunk instead of one per message.
+    """
+
+    name = _NAME
+
+    def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._guard = GuardedStream(stream, endpoint, self._deliver)
+        self._websocket: trio_websocket.WebSocketConnection | None = None
+        self._inbox: list[str | bytes] = []
+        self._inbox_size = 0
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
+        self._handshake: trio.CancelScope | None = None
+        self._closing = False
+        self._farewell = False
+        self._end: _End | None = None
+        self._gone = trio.Event()
+
+    # --- the caller's side -------------------------------------------------------------------------------------------
+
+    async def receive(self) -> list[str | bytes]:
+        """See :meth:`layr8_actors.transport.Transport.receive`."""
+        if self._inbox or self._gone.is_set():
+            await trio.lowlevel.checkpoint()
+        while not self._inbox:
+            if self._gone.is_set():
+                raise self._closed()
+            await self._arrived.park()
+        batch, self._inbox, self._inbox_size = self._inbox, [], 0
+        self._room.unpark_all()
+        return batch
+
+    async def send(self, batch: Sequence[str | bytes]) -> None:
+        """See :meth:`layr8_actors.transport.Transport.send`."""
+        websocket = self._websocket
+        assert websocket is not None
+        if not batch:
+            await trio.lowlevel.checkpoint()
+        written = False
+        try:
+            for message in batch:
+                await websocket.send_message(message)
+            written = True
+        except (trio_websocket.ConnectionClosed, LocalProtocolError) as error:
+            self._note(websocket, error)
+        finally:
+            if self._guard.torn:
+                self.abort()
+        if not written:
+            raise self._closed()
+
+    async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
+        """See :meth:`layr8_actors.transport.Transport.close`."""
+        try:
+            with trio.move_on_after(timeout) as scope:
+                await self._shake_hands(code, reason, scope)
+        finally:
+            self.abort()
+            # Shielded, so that the socket is gone when Cancelled comes out too; the clean-up never waits for the peer.
+            with trio.CancelScope(shield=True):
+                await self._gone.wait()
+
+    async def _shake_hands(self, code: int, reason: str, scope: trio.CancelScope) -> None:
+        websocket = self._websocket
+        assert websocket is not None
+        first, self._closing = not self._closing, True
+        self._room.unpark_all()
+        if not first or self._gone.is_set() or self._guard.torn or websocket.closed is not None:
+            await self._gone.wait()
+            return
+        self._farewell = True
+        self._handshake = scope
+        self._end = self._end or _End(code, reason, "closed by this side")
+        try:
+            await websocket.aclose(code, reason)
+        except Exception as error:  # noqa: BLE001  close never raises, whatever the library does
+            self._end = _End(1006, "", f"the close handshake failed ({type(error).__name__})")
+
+    def abort(self) -> None:
+        """See :meth:`layr8_actors.transport.Transport.abort`."""
+        self._end = self._end or _End(1006, "", "dropped by this side")
+        self._guard.cut()
+        self._scope.cancel(reason="the transport was aborted")
+
+    # --- the transport's own task ------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[Refused | None]) -> None:
+        """Upgrade, report by ``task_status`` (``None`` for success), and pump until the end; for the connector only."""
+        refused = Refused("the upgrade failed")
+        opened = False
+        crashed = False
+        try:
+            with self._scope:
+                try:
+                    async with trio.open_nursery() as reader:
+                        self._websocket = await self._upgrade(reader)
+                        opened = True
+                        task_status.started(None)
+                        await self._pump(self._websocket)
+                        reader.cancel_scope.cancel(reason="the link has ended")
+                except* Exception as group:  # noqa: BLE001  the reader is the library's, all its failures are contained
+                    crashed = True
+                    refused = self._crashed(group, opened)
+                if crashed and self._farewell:
+                    await self._drain()
+        finally:
+            self._end = self._end or _End(1006, "", "the nursery of the transport was cancelled")
+            try:
+                await trio.aclose_forcefully(self._guard.stream)
+            finally:
+                self._gone.set()
+                self._arrived.unpark_all()
+                self._room.unpark_all()
+                if self._handshake is not None:
+                    self._handshake.cancel(reason="the link has ended")
+        if not opened:
+            task_status.started(refused)
+
+    async def _upgrade(self, reader: trio.Nursery) -> trio_websocket.WebSocketConnection:
+        return await trio_websocket.wrap_client_stream(
+            reader,
+            cast("trio.SocketStream", self._guard),  # it is documented to take any stream
+            self._endpoint.host_header,
+            self._endpoint.path,
+            message_queue_size=0,  # the inbox is the queue; a message in between would be lost at a close
+            max_message_size=self._endpoint.max_message_size,
+            receive_buffer_size=_RECEIVE_BUFFER_SIZE,
+        )
+
+    async def _pump(self, websocket: trio_websocket.WebSocketConnection) -> None:
+        """Move messages into the inbox until the link ends, and record how it ended."""
+        try:
+            while True:
+                message = await websocket.get_message()
+                self._inbox.append(message)
+                self._inbox_size += len(message)
+                if self._guard.paused or self._full:
+                    self._deliver()
+                while self._full and not self._closing:
+                    await self._room.park()
+        except trio_websocket.ConnectionClosed as error:
+            self._note(websocket, error)
+        if self._farewell:
+            await trio.sleep_forever()  # until close has had its answer, or its deadline, and cancels the scope
+
+    @property
+    def _full(self) -> bool:
+        return self._inbox_size >= _READ_AHEAD_SIZE or len(self._inbox) >= _READ_AHEAD_MESSAGES
+
+    def _deliver(self) -> None:
+        if self._inbox:
+            self._arrived.unpark_all()
+
+    async def _drain(self) -> None:
+        """Read to the end, after #184 has killed the reader between our close frame and the peer's answer.
+
+        A socket closed with bytes unread is reset, and the reset destroys what the peer has not read yet: our leave
+        and our close frame. The deadline of close bounds it.
+        """
+        try:
+            while await self._guard.stream.receive_some(_RECEIVE_BUFFER_SIZE):
+                await trio.lowlevel.checkpoint()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._end = self._end or _End(1006, "", explain(error))
+
+    def _crashed(self, group: BaseExceptionGroup[Exception], opened: bool) -> Refused:
+        """Turn what the reader raised into an end of the link, or into a failure of the upgrade."""
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, UpgradeFailed):
+            return error.refused
+        name = type(error).__name__
+        if not opened:
+            cause = error if isinstance(error, RemoteProtocolError) else error.__context__
+            detail = f": {cause}" if isinstance(cause, RemoteProtocolError) else ""
+            return Refused(f"the answer to the upgrade is not a WebSocket handshake{detail} ({name})")
+        if self._end is None or (self._end.code == 1006 and not self._farewell):
+            self._end = _End(1006, "", f"the WebSocket reader failed ({name})")
+        return Refused(name)
+
+    # --- how it ended ------------------------------------------------------------------------------------------------
+
+    def _note(self, websocket: trio_websocket.WebSocketConnection, error: Exception) -> None:
+        """Record the end that a library call has met, unless it is known already."""
+        if self._end is not None:
+            return
+        closed = error.reason if isinstance(error, trio_websocket.ConnectionClosed) else None
+        closed = closed or websocket.closed
+        if closed is None or closed.code == 1006:
+            self._end = _End(1006, "", self._endpoint.redact(self._guard.lost or "the connection was lost"))
+        elif closed.code == 1009 and websocket.closed is not None and "maximum message size" in (closed.reason or ""):
+            self._end = _End(1009, closed.reason or "", "raise max_message_size if the node may send such messages")
+        else:
+            self._end = _End(closed.code, self._endpoint.redact(closed.reason or ""))
+
+    def _closed(self) -> TransportClosed:
+        end = self._end or _End(1006)
+        return TransportClosed(end.code, end.reason, detail=end.detail)
