@@ -16,7 +16,7 @@ import trio
 from .dial import Refused, explain
 from .endpoint import Endpoint
 
-__all__ = ("GuardedStream", "UpgradeFailed")
+__all__ = ("GuardedStream", "UpgradeFailed", "WriteFailed")
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
 # Cowboy and Bandit send a few hundred bytes; 64 KiB is the order of what HTTP servers themselves accept as a head.
@@ -29,6 +29,10 @@ class UpgradeFailed(Exception):
     def __init__(self, refused: Refused) -> None:
         self.refused = refused
         super().__init__(refused.detail)
+
+
+class WriteFailed(Exception):
+    """The peer cannot be written to any more; internal, it never leaves the adapter."""
 
 
 class GuardedStream(trio.abc.Stream):
@@ -51,7 +55,8 @@ class GuardedStream(trio.abc.Stream):
         self.lost = ""
         self._endpoint = endpoint
         self._on_pause = on_pause
-        self._requested = False
+        self._reader: trio.lowlevel.Task | None = None
+        self._receiving = trio.CancelScope()
         self._head = b""
         self._reading = False
         self._writing = 0
@@ -67,28 +72,45 @@ class GuardedStream(trio.abc.Stream):
         self._cut = True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Write; a write that does not finish makes the stream torn, and a torn stream refuses all further writes."""
-        if self.torn or self._cut:
-            raise trio.BrokenResourceError("the link was dropped")
-        request = not self._requested
-        if not self.upgraded and not request:
+        """Write; a write that does not finish makes the stream torn, and a torn stream refuses all further writes.
+
+        A failed write does not end reading: what the peer has sent before it went away can still be read, its close
+        frame among it. So the failure is told to the writer as :class:`WriteFailed`, which the library lets through;
+        at a ``BrokenResourceError`` it would throw away the messages of the chunk in hand.
+        """
+        if self._reader is None:
+            self._reader = trio.lowlevel.current_task()  # the first to write is the reader, with the upgrade request
+            await self._request(data)
+            return
+        if not self.upgraded:
             raise UpgradeFailed(Refused("the answer to the upgrade is not a WebSocket handshake"))
-        self._requested = True
+        if not (self.torn or self._cut):
+            await self._write(data)
+        if self.torn or self._cut:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            # The reader writes nothing but pongs and the answer to a close, which nobody is left to read.
+            if trio.lowlevel.current_task() is not self._reader:
+                raise WriteFailed
+
+    async def _request(self, data: bytes | bytearray | memoryview) -> None:
+        await self._write(self._with_key(data))
+        if self.torn:
+            raise UpgradeFailed(Refused(f"the upgrade request could not be written: {self.lost}"))
+
+    async def _write(self, data: bytes | bytearray | memoryview) -> None:
         self._writing += 1
         self._on_pause()
         finished = False
         try:
-            await self.stream.send_all(self._with_key(data) if request else data)
+            await self.stream.send_all(data)
             finished = True
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.lost = self.lost or explain(error)
-            if self.upgraded:
-                raise
         finally:
             self._writing -= 1
-            self.torn = self.torn or not finished
-        if not finished:
-            raise UpgradeFailed(Refused(f"the upgrade request could not be written: {self.lost}"))
+            if not finished:
+                self.torn = True
+                self._receiving.cancel(reason="writing has failed")
 
     def _with_key(self, data: bytes | bytearray | memoryview) -> memoryview:
         """The upgrade request with the real request line, and with the headers that carry the key."""
@@ -102,16 +124,22 @@ class GuardedStream(trio.abc.Stream):
         await self.stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Read; during the upgrade, anything but the head of a 101 answer raises :class:`UpgradeFailed`."""
+        """Read; during the upgrade, anything but the head of a 101 answer raises :class:`UpgradeFailed`.
+
+        On a torn stream, it reads what has arrived and then reports the end, instead of waiting for more.
+        """
         self._reading = True
         self._on_pause()
         data: bytes | bytearray = b""
         try:
-            data = await self.stream.receive_some(max_bytes)
+            if not self.torn:
+                with trio.CancelScope() as self._receiving:
+                    data = await self.stream.receive_some(max_bytes)
+            if self.torn and not data:
+                with trio.move_on_after(0):
+                    data = await self.stream.receive_some(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.lost = self.lost or explain(error)
-            if self.upgraded:
-                raise
         finally:
             self._reading = False
         if not self.upgraded:

@@ -19,7 +19,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from ..errors import ConnectFailed, TransportClosed
 from .dial import OpenStream, Progress, Refused, dial, explain, open_tcp_stream
 from .endpoint import Endpoint
-from .guarded_stream import GuardedStream, UpgradeFailed
+from .guarded_stream import GuardedStream, UpgradeFailed, WriteFailed
 
 __all__ = ("OpenStream", "TrioWebSocketConnector")
 
@@ -126,7 +126,7 @@ class TrioWebSocketTransport:
             await trio.lowlevel.checkpoint()
         while not self._inbox:
             if self._gone.is_set():
-                raise self._closed()
+                raise _closed(self._end)
             await self._arrived.park()
         batch, self._inbox, self._inbox_size = self._inbox, [], 0
         self._room.unpark_all()
@@ -138,18 +138,17 @@ class TrioWebSocketTransport:
         assert websocket is not None
         if not batch:
             await trio.lowlevel.checkpoint()
-        written = False
+        end: _End | None = None
         try:
             for message in batch:
                 await websocket.send_message(message)
-            written = True
-        except (trio_websocket.ConnectionClosed, LocalProtocolError) as error:
-            self._note(websocket, error)
+        except (trio_websocket.ConnectionClosed, LocalProtocolError, WriteFailed) as error:
+            end = self._ending(error)
         finally:
-            if self._guard.torn:
+            if self._guard.torn and end is None:
                 self.abort()
-        if not written:
-            raise self._closed()
+        if end is not None:
+            raise _closed(self._end or end)
 
     async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
         """See :meth:`layr8_actors.transport.Transport.close`."""
@@ -241,7 +240,7 @@ class TrioWebSocketTransport:
                 while self._full and not self._closing:
                     await self._room.park()
         except trio_websocket.ConnectionClosed as error:
-            self._note(websocket, error)
+            self._end = self._end or self._ending(error)
         if self._farewell:
             await trio.sleep_forever()  # until close has had its answer, or its deadline, and cancels the scope
 
@@ -283,19 +282,16 @@ class TrioWebSocketTransport:
 
     # --- how it ended ------------------------------------------------------------------------------------------------
 
-    def _note(self, websocket: trio_websocket.WebSocketConnection, error: Exception) -> None:
-        """Record the end that a library call has met, unless it is known already."""
-        if self._end is not None:
-            return
+    def _ending(self, error: Exception) -> _End:
+        """What a library call that raised ``error`` says about the end of the link."""
+        assert self._websocket is not None
         closed = error.reason if isinstance(error, trio_websocket.ConnectionClosed) else None
-        closed = closed or websocket.closed
+        closed = closed or self._websocket.closed
         if closed is None or closed.code == 1006:
-            self._end = _End(1006, "", self._endpoint.redact(self._guard.lost or "the connection was lost"))
-        elif closed.code == 1009 and websocket.closed is not None and "maximum message size" in (closed.reason or ""):
-            self._end = _End(1009, closed.reason or "", "raise max_message_size if the node may send such messages")
-        else:
-            self._end = _End(closed.code, self._endpoint.redact(closed.reason or ""))
+            return _End(1006, "", self._endpoint.redact(self._guard.lost or "the connection was lost"))
+        return _End(closed.code, self._endpoint.redact(closed.reason or ""))
 
-    def _closed(self) -> TransportClosed:
-        end = self._end or _End(1006)
-        return TransportClosed(end.code, end.reason, detail=end.detail)
+
+def _closed(end: _End | None) -> TransportClosed:
+    end = end or _End(1006)
+    return TransportClosed(end.code, end.reason, detail=end.detail)
