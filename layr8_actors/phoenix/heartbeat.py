@@ -59,30 +59,34 @@ class Heartbeat:
     def next_deadline(self) -> float:
         """The time at which something is to be done: the next beat, or the end of the wait for a reply.
 
-        It is infinite while a reply is awaited but nobody reads; ask again after :meth:`resume`.
+        Ask again after :meth:`replied`, :meth:`pause` and :meth:`resume`.
         """
-        if self._pending is None:
-            return self._next_beat
-        return math.inf if self._paused_at is not None else self._deadline
+        return self._next_beat if self._may_beat else self._deadline
+
+    @property
+    def _may_beat(self) -> bool:
+        # While paused the replies cannot be read, but the node still closes a socket that sends nothing for 60 s.
+        return self._pending is None or self._paused_at is not None
 
     def due(self, now: float) -> bool:
-        """Return whether a beat is to be sent now; false while one is unanswered."""
-        return self._pending is None and now >= self._next_beat
+        """Return whether a beat is to be sent now; while one is unanswered, only during a pause."""
+        return self._may_beat and now >= self._next_beat
 
     def frame(self, ref: str) -> Frame:
         """Return the heartbeat frame with this ref; hand the same ref to :meth:`sent` once it is on its way."""
         return Frame(None, ref, PHOENIX_TOPIC, HEARTBEAT, {})
 
     def sent(self, ref: str, now: float) -> None:
-        """Note that the beat with this ref has been sent.
+        """Note that the beat with this ref has been sent; only the last one sent is waited for.
 
         Raises:
             LocalProtocolError: a beat waits for its reply already; send none before that.
         """
-        if self._pending is not None:
+        if not self._may_beat:
             raise LocalProtocolError("a heartbeat waits for its reply already")
         self._pending = ref
         self._sent_at = now
+        self._next_beat = now + self._interval
         self._deadline = now + self._timeout
 
     def replied(self, ref: Ref, now: float) -> float | None:

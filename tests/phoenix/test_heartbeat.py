@@ -78,12 +78,25 @@ def test_while_paused_the_reply_deadline_stands_still() -> None:
     heartbeat = beating()
     heartbeat.pause(140.0)
     heartbeat.pause(145.0)  # Twice changes nothing.
-    assert heartbeat.next_deadline == math.inf
     assert not heartbeat.expired(1000.0)
     heartbeat.resume(1000.0)
     assert heartbeat.next_deadline == 1010.0
     assert not heartbeat.expired(1009.999)
     assert heartbeat.expired(1010.0)
+
+
+def test_beats_go_on_while_paused_and_only_the_last_one_is_waited_for() -> None:
+    heartbeat = Heartbeat(30.0, 20.0, 100.0)
+    heartbeat.sent("1", 130.0)
+    heartbeat.pause(140.0)
+    assert heartbeat.next_deadline == 160.0
+    assert not heartbeat.due(159.9)
+    assert heartbeat.due(160.0)
+    heartbeat.sent("2", 160.0)
+    heartbeat.resume(170.0)
+    assert heartbeat.replied("1", 170.0) is None
+    assert heartbeat.next_deadline == 190.0
+    assert heartbeat.replied("2", 171.0) == 11.0
 
 
 def test_a_beat_sent_while_paused_has_its_whole_timeout_after_the_pause() -> None:
@@ -142,6 +155,7 @@ def test_a_silent_peer_is_noticed_after_exactly_the_timeout_of_time_not_paused(s
             paused = False
         if heartbeat.due(now):
             heartbeat.sent("1", now)
+            running = 0.0
         assert heartbeat.expired(now) == (heartbeat.pending is not None and not paused and running >= 50)
         # Whoever sleeps until next_deadline misses nothing.
         assert (heartbeat.due(now) or heartbeat.expired(now)) == (now >= heartbeat.next_deadline)
