@@ -39,6 +39,7 @@ __all__ = (
     "SupervisorNotRunning",
     "TopicDown",
     "TransportClosed",
+    "UnknownRequest",
 )
 
 
@@ -285,3 +286,5 @@ class MailboxFull(SupervisionError):
     """The mailbox has no room; wait for room with ``await ref.cast(...)``, or drop the message."""
 
 
+class UnknownRequest(SupervisionError):
+    """The actor called does not know this request; it lives on."""

@@ -1,0 +1,137 @@
+"""What a user writes: an actor is a class whose methods run one at a time, in a task of its own (OTP: gen_server)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import trio
+
+from ..errors import UnknownRequest
+from .actor_process import ActorProcess
+from .actor_ref import ActorRef
+from .call import Reply
+from .child_spec import START_TIMEOUT, ChildSpec, Restart
+from .exit_reason import ExitReason
+
+__all__ = ("Actor", "Continue")
+
+logger = logging.getLogger("layr8_actors.otp")
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Returned from ``init``: run ``handle_continue(term)`` once start was reported, before any message (OTP: continue).
+
+    Args:
+        term: handed on.
+    """
+
+    term: object = None
+
+
+class Actor:
+    """The base of actors; every method is optional, and they run one at a time.
+
+    A raised exception is a crash: ``terminate`` runs, the callers of this incarnation get
+    :class:`~layr8_actors.errors.ActorDied`, the supervisor decides. Raise :class:`~layr8_actors.otp.Shutdown` to end
+    cleanly. No state outlives an incarnation but what the constructor's arguments refer to.
+    """
+
+    ref: ActorRef
+    """The actor's own handle; set before ``init``."""
+
+    nursery: trio.Nursery
+    """For helper tasks of this incarnation, which end with it; one that crashes is a crash of the actor. Set before ``init``."""
+
+    overrides_terminate: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.overrides_terminate = cls.terminate is not Actor.terminate
+
+    async def init(self) -> Continue | None:
+        """Prepare; the actor counts as started when this returns (OTP: init/1).
+
+        Messages sent meanwhile are queued. ``terminate`` does not run when this raises, so clean up here.
+
+        Returns:
+            ``Continue(term)`` to go on with handle_continue.
+
+        Raises:
+            Ignore: there is nothing to run.
+        """
+        return None
+
+    async def handle_continue(self, term: Any) -> None:
+        """Go on after ``init``, with start already reported (OTP: handle_continue/2); a crash here is a running one.
+
+        Args:
+            term: what ``init`` gave.
+        """
+
+    async def handle_call(self, request: Any, reply: Reply[Any]) -> None:
+        """Answer a request, now or later (OTP: handle_call/3); by default its caller gets an error and the actor lives.
+
+        Args:
+            request: what was asked.
+            reply: call ``reply.send(value)`` or ``reply.fail(error)``; it may be kept and answered by another task.
+        """
+        reply.fail(UnknownRequest(f"{type(self).__name__} does not know the request {type(request).__name__}"))
+
+    async def handle_cast(self, message: Any) -> None:
+        """Handle a message that wants no answer (OTP: handle_cast/2); by default it is logged and dropped.
+
+        Args:
+            message: what was sent.
+        """
+        logger.warning("%s dropped an unexpected %s", type(self).__name__, type(message).__name__)
+
+    async def terminate(self, reason: ExitReason) -> None:
+        """Clean up (OTP: terminate/2): after a crash, a kill by exit_child, an asked stop; not after a failed init or a brutal kill.
+
+        Runs shielded from cancellation, with the grace of the child spec as deadline. After an asked stop the helper
+        tasks still run meanwhile; after a crash they are gone.
+
+        Args:
+            reason: how the actor ends.
+        """
+
+    @classmethod
+    def child_spec(
+        cls,
+        ref: ActorRef | str,
+        *args: Any,
+        restart: Restart = Restart.PERMANENT,
+        shutdown: float | None = None,
+        significant: bool = False,
+        start_timeout: float = START_TIMEOUT,
+    ) -> ChildSpec:
+        """Describe the actor as a child; its id is that of the ref, its handle is the ref.
+
+        Args:
+            ref: the actor's handle, or an id to make one of.
+            args: given to the class for each incarnation anew; what they refer to outlives a crash.
+            restart: as in :class:`ChildSpec`.
+            shutdown: likewise.
+            significant: likewise.
+            start_timeout: likewise.
+
+        Raises:
+            InvalidOption: a value that is not allowed.
+        """
+        handle = ActorRef(ref) if isinstance(ref, str) else ref
+        return ChildSpec(
+            id=handle.id,
+            start=functools.partial(_run_actor, functools.partial(cls, *args), handle),
+            restart=restart,
+            shutdown=shutdown,
+            significant=significant,
+            start_timeout=start_timeout,
+        )
+
+
+async def _run_actor(make: functools.partial[Actor], ref: ActorRef, *, task_status: trio.TaskStatus[ActorRef]) -> None:
+    await ActorProcess(make, ref).run(task_status)

@@ -1,0 +1,233 @@
+"""One incarnation of an actor: init, the message loop, and an end that leaves no caller waiting."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ..errors import CallTimeout
+from .call import QueuedCall, Reply
+from .child_spec import WORKER_SHUTDOWN
+from .exit_reason import ExitKind, ExitReason, died
+from .incarnation import Incarnation, incarnation_of
+from .mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from .actor import Actor
+    from .actor_ref import ActorRef
+
+__all__ = ("ActorProcess",)
+
+logger = logging.getLogger("layr8_actors.otp")
+
+
+class ActorProcess:
+    """Runs one actor object until it crashes or is asked to end; it costs one task and one nursery, nothing per message.
+
+    Args:
+        make: makes the actor object, afresh for this incarnation.
+        ref: the handle that leads here while this incarnation runs.
+    """
+
+    __slots__ = (
+        "_current",
+        "_gone",
+        "_incarnation",
+        "_loop_scope",
+        "_make",
+        "_ref",
+        "_started",
+        "_stop_reason",
+        "_terminate_begun",
+        "_terminate_error",
+        "_terminate_scope",
+        "closing",
+        "mailbox",
+        "pending",
+        "task",
+    )
+
+    mailbox: Mailbox[Any]
+    task: trio.lowlevel.Task
+
+    def __init__(self, make: Callable[[], Actor], ref: ActorRef) -> None:
+        self._make = make
+        self._ref = ref
+        self.closing = False
+        """True once no more calls are taken."""
+        self.pending: set[Reply[Any]] = set()
+        """The calls that have no answer yet: queued, in hand, or deferred."""
+        self._current: Reply[Any] | None = None
+        self._incarnation: Incarnation | None = None
+        self._loop_scope = trio.CancelScope()
+        self._started = False
+        self._stop_reason: ExitReason | None = None
+        self._terminate_begun = False
+        self._terminate_error: Exception | None = None
+        self._terminate_scope: trio.CancelScope | None = None
+        self._gone: trio.Event | None = None
+
+    async def run(self, task_status: trio.TaskStatus[ActorRef]) -> None:
+        """Run the incarnation to its end.
+
+        Args:
+            task_status: of the task; the actor is ready when its ``init`` has returned.
+
+        Raises:
+            Exception: what the actor crashed with; a group of one is unwrapped.
+        """
+        self.task = trio.lowlevel.current_task()
+        self.mailbox = self._ref._bind(self)  # before init, so that messages sent meanwhile are queued
+        self._incarnation = incarnation = incarnation_of(task_status)
+        if incarnation is not None:
+            incarnation.on_gone = self._ref._forget
+        error: Exception | None = None
+        reason = ExitReason(ExitKind.SHUTDOWN)
+        try:
+            actor: Actor | None = None
+            actor = self._make()
+            async with trio.open_nursery() as nursery:
+                actor.ref = self._ref
+                actor.nursery = nursery
+                continuation = await actor.init()
+                task_status.started(self._ref)
+                self._started = True
+                if incarnation is not None:
+                    incarnation.on_stop = functools.partial(self.stop, ExitReason(ExitKind.SHUTDOWN))
+                    incarnation.on_kill = self._cut_terminate_short
+                with self._loop_scope:
+                    if continuation is not None:
+                        await actor.handle_continue(continuation.term)
+                    await self._loop(actor)
+                # Only an asked stop comes here; helper tasks are alive, so terminate may still use them.
+                await self._end(actor, self._stop_reason or reason)
+                nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
+        except Exception as raised:
+            # One layer only: it is the nursery above that wrapped it, a group of the user's own stays as it is.
+            grouped = isinstance(raised, ExceptionGroup) and len(raised.exceptions) == 1
+            error = raised.exceptions[0] if grouped and isinstance(raised, ExceptionGroup) else raised
+        finally:
+            try:
+                reason = self._reason(error, sys.exception())
+                await self._end(actor, reason)
+            finally:
+                self._release(reason)
+        if self._terminate_error is not None and reason.clean:
+            raise self._terminate_error
+        if error is None and reason is self._stop_reason:
+            error = reason.error
+        if error is not None and (incarnation is not None or not reason.clean):
+            raise error
+
+    async def _loop(self, actor: Actor) -> None:
+        mailbox = self.mailbox
+        while True:
+            item = await mailbox.get()
+            if trio.current_effective_deadline() == -math.inf:
+                # Told to end just as the message came: leave it to the next incarnation, nothing was begun.
+                mailbox.put_back(item)
+                await trio.lowlevel.checkpoint()
+            while True:
+                if type(item) is QueuedCall:
+                    if item.incarnation is self:
+                        self._current = reply = item.reply
+                        reply.begun = True
+                        await actor.handle_call(item.request, reply)
+                        self._current = None
+                else:
+                    await actor.handle_cast(item)
+                # All that is queued, at the price of one wake-up; it is bounded by the mailbox.
+                try:
+                    item = mailbox.get_nowait()
+                except trio.WouldBlock:
+                    break
+
+    def stop(self, reason: ExitReason) -> None:
+        """End the loop at its next checkpoint, in front of all that is queued; helper tasks live on until terminate has run.
+
+        Args:
+            reason: what ``terminate`` is told.
+        """
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            self._loop_scope.cancel(reason=f"actor {self._ref.id} was asked to stop")
+
+    async def stop_and_wait(self, reason: ExitReason, timeout: float) -> None:
+        """End the incarnation and wait until it is gone; see :meth:`ActorRef.stop`."""
+        self.stop(reason)
+        if self._gone is None:
+            self._gone = trio.Event()
+        with trio.move_on_after(timeout):
+            await self._gone.wait()
+            return
+        raise CallTimeout(f"actor {self._ref.id!r} did not end within {timeout:g} s; it is still stopping")
+
+    def _reason(self, error: Exception | None, in_flight: BaseException | None) -> ExitReason:
+        if error is not None:
+            return ExitReason.from_exception(error)
+        if self._incarnation is not None and self._incarnation.exit_requested is not None:
+            return self._incarnation.exit_requested
+        if in_flight is not None and _is_fatal(in_flight):
+            return ExitReason(ExitKind.FATAL)
+        return self._stop_reason or ExitReason(ExitKind.SHUTDOWN)
+
+    async def _end(self, actor: Actor | None, reason: ExitReason) -> None:
+        """Refuse what is queued, then run terminate; does each of them once."""
+        if not self.closing:
+            self.closing = True
+            dropped = self._ref._close_mailbox(reason)
+            if self._incarnation is not None:
+                self._incarnation.dropped = dropped
+            # A deferred call may still be answered by terminate; nobody will ever answer the others.
+            self._fail(reason, [reply for reply in self.pending if not reply.begun or reply is self._current])
+        if actor is None or not self._started or self._terminate_begun:
+            return
+        self._terminate_begun = True
+        incarnation = self._incarnation
+        if not actor.overrides_terminate or (incarnation is not None and incarnation.killed):
+            return
+        deadline = trio.current_time() + (WORKER_SHUTDOWN if incarnation is None else incarnation.spec.grace)
+        if incarnation is not None:
+            deadline = min(deadline, incarnation.stop_deadline)
+        with trio.CancelScope(shield=True, deadline=deadline) as scope:
+            self._terminate_scope = scope
+            try:
+                await actor.terminate(reason)
+            except Exception as error:
+                self._report(error, reason)
+        if scope.cancelled_caught and incarnation is not None:
+            incarnation.killed = True
+
+    def _report(self, error: Exception, reason: ExitReason) -> None:
+        self._terminate_error = error
+        if self._incarnation is None:
+            logger.error("terminate of actor %r raised", self._ref.id, exc_info=error)
+        elif not reason.clean:
+            self._incarnation.second_error = error
+
+    def _cut_terminate_short(self) -> None:
+        if self._terminate_scope is not None:
+            self._terminate_scope.cancel(reason=f"the grace of actor {self._ref.id} ran out")
+
+    @trio.lowlevel.enable_ki_protection
+    def _release(self, reason: ExitReason) -> None:
+        self._fail(reason, list(self.pending))
+        self._ref._unbind()
+        if self._gone is not None:
+            self._gone.set()
+
+    def _fail(self, reason: ExitReason, replies: list[Reply[Any]]) -> None:
+        for reply in replies:
+            reply.fail(died(self._ref.id, reason))
+
+
+def _is_fatal(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(_is_fatal(part) for part in error.exceptions)
+    return not isinstance(error, (Exception, trio.Cancelled))

@@ -1,0 +1,212 @@
+"""One run of one child: the task wrapper that turns whatever the child does into one exit notice."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable
+
+import trio
+
+from .child_spec import ChildSpec
+from .exit_reason import ExitKind, ExitReason
+
+__all__ = ("Incarnation", "incarnation_of")
+
+
+class Incarnation:
+    """One run of a child, from its start to its end; also the ``task_status`` that the child is given.
+
+    The child's task lives in the supervisor's nursery under a shielded cancel scope, so that a cancelled supervisor
+    can still stop its children one by one (a nursery would cancel all of them in one instant). Nothing escapes into
+    that nursery but what must end the whole program.
+
+    Args:
+        spec: the child.
+        number: 1 for the first run of the child, and so on.
+        path: the names from the root supervisor down to the child.
+        notify: called once, when the run has ended.
+        wake: called when the child is ready.
+    """
+
+    __slots__ = (
+        "_notify",
+        "_wake",
+        "done",
+        "dropped",
+        "ended_at",
+        "exit_requested",
+        "handle",
+        "killed",
+        "number",
+        "on_gone",
+        "on_kill",
+        "on_stop",
+        "path",
+        "ready",
+        "ready_at",
+        "reason",
+        "scope",
+        "second_error",
+        "spec",
+        "stop_deadline",
+        "stop_requested",
+        "stop_requested_at",
+        "task",
+    )
+
+    def __init__(
+        self,
+        spec: ChildSpec,
+        number: int,
+        path: tuple[str, ...],
+        notify: Callable[[Incarnation], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self.spec = spec
+        self.number = number
+        self.path = path
+        self._notify = notify
+        self._wake = wake
+        self.scope = trio.CancelScope(shield=True)
+        self.task: trio.lowlevel.Task | None = None
+
+        self.handle: object = None
+        self.ready = False
+        self.ready_at = math.nan
+        self.done = False
+        self.ended_at = math.nan
+        self.reason = ExitReason(ExitKind.NORMAL)
+        self.second_error: Exception | None = None
+        """An exception that came besides the reason: of ``terminate`` after a crash, or of the cleanup after a kill."""
+        self.dropped = 0
+        """Messages that were queued and nobody will handle."""
+
+        self.stop_requested = False
+        self.stop_requested_at = math.nan
+        self.stop_deadline = math.inf
+        self.exit_requested: ExitReason | None = None
+        self.killed = False
+
+        self.on_stop: Callable[[], None] | None = None
+        """Set by a child that has a gentler way to stop than the cancellation of its whole scope."""
+        self.on_kill: Callable[[], None] | None = None
+        """Set by a child that shields its cleanup, so that it can be cut short."""
+        self.on_gone: Callable[[], None] | None = None
+        """Set by a child that keeps something for its next incarnation: called when there will be none by itself."""
+
+    def started(self, value: object = None) -> None:
+        """Report readiness (``trio.TaskStatus.started``).
+
+        Args:
+            value: the child's handle.
+
+        Raises:
+            RuntimeError: it was called before.
+        """
+        if self.ready:
+            raise RuntimeError("called 'started' twice on the same task status")
+        if self.stop_requested:
+            return  # the start was given up while the child was at it; its next checkpoint ends it
+        self.handle = value
+        self.ready = True
+        self.ready_at = trio.current_time()
+        self._wake()
+
+    async def run(self) -> None:
+        """Run the child; returns when it has ended, by whatever means, and lets out only what is no ``Exception``."""
+        self.task = trio.lowlevel.current_task()
+        raised: Exception | None = None
+        fatal = True
+        try:
+            try:
+                # The scope is inside the handler: it takes its own Cancelled out of a mixed group first.
+                with self.scope:
+                    await self.spec.start(task_status=self)
+            except Exception as error:
+                raised = error
+            fatal = False
+        finally:
+            self._end(raised, fatal)
+
+    @trio.lowlevel.enable_ki_protection
+    def _end(self, raised: Exception | None, fatal: bool) -> None:
+        self.reason = self._classify(raised, fatal)
+        self.done = True
+        self.ended_at = trio.current_time()
+        self.task = None
+        self.on_stop = self.on_kill = None
+        self._notify(self)
+
+    def _classify(self, raised: Exception | None, fatal: bool) -> ExitReason:
+        # Never by scope.cancelled_caught: it is False when a child swallowed Cancelled or raised in its cleanup.
+        if fatal:
+            return ExitReason(ExitKind.FATAL)
+        if self.exit_requested is not None:
+            if raised is not None and raised is not self.exit_requested.error:
+                self.second_error = raised
+            return self.exit_requested
+        if raised is not None:
+            return ExitReason.from_exception(raised)
+        if self.killed:
+            return ExitReason(ExitKind.KILLED)
+        return ExitReason(ExitKind.SHUTDOWN if self.stop_requested else ExitKind.NORMAL)
+
+    def request_stop(self, grace: float) -> None:
+        """Ask the child to end (OTP: exit reason ``shutdown``); its own restart rule does not apply any more.
+
+        Args:
+            grace: seconds it has; 0 kills it at once.
+        """
+        if self.done or self.stop_requested:
+            return
+        self.stop_requested = True
+        self.stop_requested_at = trio.current_time()
+        self.stop_deadline = self.stop_requested_at + grace
+        if grace == 0:
+            self.kill()
+        elif self.on_stop is not None:
+            self.on_stop()
+        else:
+            self.scope.cancel(reason=f"supervisor stops {'/'.join(self.path)}")
+
+    def request_exit(self, error: Exception | None) -> None:
+        """Make the child end at its next checkpoint as if by its own fault (OTP: ``Process.exit/2``).
+
+        Args:
+            error: what it shall seem to have raised; ``None`` kills it.
+        """
+        if self.done or self.stop_requested or self.exit_requested is not None:
+            return
+        kind = ExitKind.KILLED if error is None else ExitKind.ERROR
+        self.exit_requested = ExitReason(kind, error)
+        self.scope.cancel(reason=f"exit_child of {'/'.join(self.path)}")
+
+    def kill(self) -> None:
+        """Cancel everything that the child still does, its shielded cleanup included as far as it is ours."""
+        self.killed = True
+        self.scope.cancel(reason=f"supervisor kills {'/'.join(self.path)}")
+        if self.on_kill is not None:
+            self.on_kill()
+
+    def stack(self) -> tuple[str, ...]:
+        """Where each task of the child waits, as lines like those of a traceback, for a child that does not end."""
+        lines: list[str] = []
+        tasks = [] if self.task is None else [self.task]
+        while tasks:
+            task = tasks.pop()
+            lines.append(f"task {task.name}")
+            lines.extend(traceback.StackSummary.extract(task.iter_await_frames(), limit=20).format())
+            tasks.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
+        return tuple(line.rstrip() for line in lines)
+
+
+def incarnation_of(task_status: object) -> Incarnation | None:
+    """Return the incarnation behind a ``task_status``, or ``None`` when no supervisor runs this child.
+
+    Args:
+        task_status: as given to the child; one that wraps another may name it in an attribute ``incarnation``.
+    """
+    if not isinstance(task_status, Incarnation):
+        task_status = getattr(task_status, "incarnation", None)
+    return task_status if isinstance(task_status, Incarnation) else None

@@ -1,0 +1,246 @@
+"""One run of a supervisor: the one task that starts, stops and restarts its children.
+
+Everything that changes a child happens in this task, one turn at a time: an exit notice, a request, or a restart that
+is due. What other tasks may do at once is to read the record table, and to cancel a scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from ..errors import (
+    ActorNotRunning,
+    ChildAlreadyPresent,
+    ChildAlreadyStarted,
+    ChildRestarting,
+    ChildRunning,
+    SupervisorNotRunning,
+)
+from . import events
+from .child_control import ChildControl
+from .child_spec import ChildSpec
+from .children import ChildRecord, Children
+from .commands import Command
+from .exit_reason import ExitKind, ExitReason
+from .reports import Reports
+from .restart_intensity import RestartIntensity
+from .restart_timers import RestartTimers
+from .restarts import Restarts
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+__all__ = ("SupervisorRun",)
+
+T = TypeVar("T")
+
+
+class SupervisorRun:
+    """The state of one run of a :class:`Supervisor`; a restarted supervisor gets a new one, with a full budget.
+
+    Args:
+        supervisor: whose configuration to run.
+        path: the names from the root supervisor down to this one.
+    """
+
+    def __init__(self, supervisor: Supervisor, path: tuple[str, ...]) -> None:
+        self.children = Children(supervisor.children)
+        self.intensity = RestartIntensity(supervisor.max_restarts, supervisor.max_seconds)
+        self.ended = trio.Event()
+        self._name = "/".join(path)
+        self._timers = RestartTimers()
+        self._reports = Reports(path, supervisor.on_event, self.intensity)
+        self._control = ChildControl(path, self.children, self._reports)
+        self._restarts = Restarts(
+            self.children,
+            self._control,
+            self._reports,
+            self._timers,
+            self.intensity,
+            strategy=supervisor.strategy,
+            backoff=supervisor.backoff,
+            give_up_never=supervisor.give_up_never,
+            random=supervisor.random,
+        )
+
+    @property
+    def stopping(self) -> bool:
+        """True from the first step of the stop on."""
+        return self._control.stopping
+
+    async def run(self, handle: Supervisor, task_status: trio.TaskStatus[Supervisor]) -> None:
+        """Start the children, serve until told to stop, stop the children; see :meth:`Supervisor.run`."""
+        control = self._control
+        alone: BaseException | None = None
+        try:
+            async with trio.open_nursery() as control.nursery:
+                try:
+                    await self._start_all()
+                    if not control.stopping:
+                        self._reports.supervisor_started(len(self.children))
+                        task_status.started(handle)
+                        await self._serve()
+                finally:
+                    try:
+                        with trio.CancelScope(shield=True):
+                            await self._stop_all()
+                    finally:
+                        # Nothing is left to kill unless that was interrupted, by a second Ctrl-C for one.
+                        control.kill_all()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) > 1:
+                raise
+            alone = group.exceptions[0]  # one exception must not gather a layer of group at each level of the tree
+        finally:
+            self._finish()
+        if alone is not None:
+            raise alone
+        if control.failure is not None:
+            raise control.failure
+
+    async def _start_all(self) -> None:
+        for record in self.children:
+            error = await self._control.start(record, events.ChildStarted)
+            if error is not None:
+                self._control.request_stop(error)
+            if self._control.stopping:
+                return
+
+    async def _serve(self) -> None:
+        control = self._control
+        while True:
+            # One checkpoint a turn, so that a child that ends as soon as it is started cannot starve everybody else.
+            await trio.lowlevel.checkpoint()
+            if control.stopping:
+                return
+            if control.inbox:
+                item = control.inbox.popleft()
+                if isinstance(item, Command):
+                    await item.execute()
+                else:
+                    await self._restarts.child_exited(item)
+            elif (pending := self._timers.pop_due(trio.current_time())) is not None:
+                await self._restarts.attempt(pending)
+            else:
+                await control.sleep_until(self._timers.next_due())
+
+    async def _stop_all(self) -> None:
+        """Stop the children one after another, last started first (OTP: terminate_children)."""
+        self._control.stopping = True
+        self._refuse_commands()
+        for record in self.children.reverse_order():
+            self._timers.withdraw(record)
+            await self._control.stop(record)
+        kind = ExitKind.SHUTDOWN if self._control.failure is None else ExitKind.ERROR
+        self._reports.supervisor_stopped(
+            ExitReason(ExitKind.FATAL if self._control.fatal else kind, self._control.failure)
+        )
+
+    def _finish(self) -> None:
+        for record in self.children:
+            record.gone()
+        self._refuse_commands()
+        self.ended.set()
+
+    def _refuse_commands(self) -> None:
+        for item in self._control.inbox:
+            if isinstance(item, Command):
+                item.refuse()
+        self._control.inbox.clear()
+
+    # --- for any task -------------------------------------------------------------------------------------------------
+
+    async def submit(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Let the supervisor's task do ``operation`` and wait for the outcome.
+
+        A checkpoint; a cancelled caller does not cancel what it asked for.
+
+        Raises:
+            SupervisorNotRunning: it is stopping.
+            SupervisionError: what the operation refused with.
+        """
+        if self.stopping:
+            raise SupervisorNotRunning(f"supervisor {self._name!r} is stopping")
+        command = Command(operation, self._name)
+        self._control.inbox.append(command)
+        self._control.wake()
+        return await command.wait()
+
+    def request_stop(self) -> None:
+        """Begin the ordered stop."""
+        self._control.request_stop()
+
+    def kill_all(self) -> None:
+        """Cut the stop short: cancel all children at once, their cleanup included."""
+        self._control.kill_all()
+
+    def exit_child(self, child_id: str, reason: Exception | None) -> None:
+        """Make a child end at its next checkpoint; see :meth:`Supervisor.exit_child`."""
+        incarnation = self.children.find(child_id).incarnation
+        if incarnation is None or incarnation.done:
+            raise ActorNotRunning(f"child {child_id!r} is not running")
+        incarnation.request_exit(reason)
+
+    # --- operations, each executed in the supervisor's own task -------------------------------------------------------
+
+    async def start_child(self, spec: ChildSpec) -> Any:
+        """Append a child and start it (OTP: start_child)."""
+        present = self.children.get(spec.id)
+        if present is not None:
+            if present.incarnation is not None and present.running:
+                raise ChildAlreadyStarted(spec.id, present.incarnation.handle)
+            raise ChildAlreadyPresent(f"child {spec.id!r} is present and does not run")
+        record = self.children.add(spec)
+        try:
+            return await self._start_by_hand(record)
+        except Exception:
+            self.children.drop(record)
+            record.gone()
+            raise
+
+    async def _start_by_hand(self, record: ChildRecord) -> Any:
+        error = await self._control.start(record, events.ChildStarted)
+        if error is not None:
+            raise error
+        if record.incarnation is not None:
+            return record.incarnation.handle
+        if self._control.stopping:
+            raise SupervisorNotRunning(
+                f"supervisor {self._name!r} began to stop while child {record.spec.id!r} started"
+            )
+        return None
+
+    async def terminate_child(self, child_id: str) -> None:
+        """Stop a child, or its wait for a restart (OTP: terminate_child)."""
+        record = self.children.find(child_id)
+        self._timers.withdraw(record)
+        await self._control.stop(record)
+        record.by_hand = True
+        self._control.retire(record)
+
+    async def restart_child(self, child_id: str) -> Any:
+        """Start a child that is stopped (OTP: restart_child)."""
+        record = self._stopped(child_id)
+        by_hand = record.by_hand
+        try:
+            return await self._start_by_hand(record)
+        except Exception:
+            record.by_hand = by_hand
+            raise
+
+    async def delete_child(self, child_id: str) -> None:
+        """Forget a child that is stopped (OTP: delete_child)."""
+        record = self._stopped(child_id)
+        self.children.drop(record)
+        record.gone()
+
+    def _stopped(self, child_id: str) -> ChildRecord:
+        record = self.children.find(child_id)
+        if record.incarnation is not None:
+            raise ChildRunning(f"child {child_id!r} runs")
+        if record.pending is not None:
+            raise ChildRestarting(f"child {child_id!r} waits for its restart")
+        return record
