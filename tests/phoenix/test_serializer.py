@@ -372,7 +372,7 @@ def test_a_binary_message_needs_a_payload_of_bytes(payload: Any) -> None:
 
 @pytest.mark.parametrize("payload", [None, b"", {}, {"status": "ok"}, {"status": 1, "response": b""}])
 def test_a_binary_reply_needs_a_status_and_a_response(payload: Any) -> None:
-    with pytest.raises(LocalProtocolError, match='has to be {"status": str, "response": bytes}'):
+    with pytest.raises(LocalProtocolError, match=r'has to be \{"status": str, "response": bytes\}'):
         SERIALIZER.encode_reply(Frame("1", "2", "t", "phx_reply", payload))
 
 
