@@ -152,13 +152,17 @@ class RawClient:
 
     async def close(self, code: int = 1000, reason: str = "") -> int:
         """Send a close frame, wait for the node's, and return its code; checkpoints."""
-        await self._send_wire(self._wire.send(CloseConnection(code=code, reason=reason or None)))
+        await self.begin_close(code, reason)
         while self.close_code is None:
             try:
                 await self._receive()
             except TransportClosed as error:
                 return error.code
         return self.close_code
+
+    async def begin_close(self, code: int = 1000, reason: str = "") -> None:
+        """Send a close frame, for a task that leaves the receiving to another; checkpoints."""
+        await self._send_wire(self._wire.send(CloseConnection(code=code, reason=reason or None)))
 
     def reset(self) -> None:
         """Drop the stream with RST."""
