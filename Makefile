@@ -1,0 +1,94 @@
+# One command each, on a machine with Python 3.11+ and make: `make demo`, `make test`, `make check`.
+# The first run creates .venv and installs the versions pinned in constraints.txt; later runs install nothing, until
+# pyproject.toml, constraints.txt or requirements/ change. PYTHON=/path/to/python picks the interpreter.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first interpreter that is new enough and can make a virtual environment.
+FIND_PYTHON = for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	if $$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+		command -v $$p; break; fi; done
+PYTHON ?= $(shell $(FIND_PYTHON))
+
+# The outer guard against a hang: `timeout` where there is one (coreutils; gtimeout on macOS), else pytest's own alone.
+# --foreground keeps Ctrl-C working.
+TIMEOUT := $(shell for t in timeout gtimeout; do \
+	if $$t --foreground -k 1 5 true >/dev/null 2>&1; then echo "$$t --foreground -k 15"; break; fi; done)
+within = $(if $(TIMEOUT),$(TIMEOUT) $(1),)
+
+PIP = $(call within,900) $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL = $(PIP) install --quiet --constraint constraints.txt
+
+# pyright runs from its own wheel on node from a wheel; these keep it from asking an index or the machine for others.
+PYRIGHT = PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/pyright
+
+ARGS ?=
+
+.PHONY: help demo test check lint format-check types imports format coverage bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/.created:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "error: no Python 3.11 or newer with venv and ensurepip was found on PATH." >&2; \
+		echo "Install one (Debian and Ubuntu: python3 and python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 1; fi
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"error: {sys.executable} is Python {v[0]}.{v[1]}; 3.11 or newer is needed")'
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+# What `make demo` needs: the package with its cli extra, and the tool that builds it.
+$(VENV)/.package: $(VENV)/.created pyproject.toml constraints.txt requirements/build.txt
+	$(INSTALL) -r requirements/build.txt
+	$(INSTALL) --no-build-isolation --editable '.[cli]'
+	$(PIP) check
+	@touch $@
+
+# What `make test` and `make check` need on top.
+$(VENV)/.development: $(VENV)/.package requirements/dev.txt
+	$(INSTALL) --no-build-isolation --editable '.[cli,fast]' -r requirements/dev.txt
+	$(PIP) check
+	@touch $@
+
+demo: $(VENV)/.package ## the main job on an embedded node: messages, lost sockets, crashes, recovery
+	$(call within,60) $(BIN)/layr8-actors demo $(ARGS)
+
+test: $(VENV)/.development ## run the tests (ARGS="-k name" chooses)
+	$(call within,600) $(BIN)/python -m pytest $(ARGS)
+
+check: lint format-check types imports ## ruff, mypy strict, pyright, import-linter
+
+lint: $(VENV)/.development
+	$(BIN)/ruff check .
+
+format-check: $(VENV)/.development
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.development
+	$(call within,300) $(BIN)/mypy
+	$(call within,300) $(PYRIGHT)
+
+imports: $(VENV)/.development
+	$(call within,120) $(BIN)/lint-imports
+
+format: $(VENV)/.development ## rewrite the sources as ruff formats them
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+coverage: $(VENV)/.development ## run the tests and report branch coverage
+	$(call within,900) $(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage report
+
+bench: $(VENV)/.development ## run every bench/*.py
+	@found=; for file in bench/*.py; do [ -e "$$file" ] || continue; found=1; \
+		echo "== $$file"; $(call within,600) $(BIN)/python "$$file" || exit 1; done; \
+	[ -n "$$found" ] || echo "bench/ holds no program yet"
+
+clean: ## remove .venv and everything generated
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find layr8_actors tests bench examples -type d -name __pycache__ -prune -exec rm -rf {} +
