@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar
 
 from ..telemetry import Event
@@ -39,6 +40,19 @@ class SupervisorEvent(Event):
     level: ClassVar[int] = logging.DEBUG
 
     path: str
+
+    def describe(self) -> str:
+        """One line for people."""
+        fields = (f"{key}={_readable(value)}" for key, value in self.fields().items() if key != "at")
+        return f"{type(self).__name__} {' '.join(fields)}"
+
+
+def _readable(value: object) -> str:
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"({value})" if isinstance(value, ExitReason) else str(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
