@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from .endpoint import Auth as Auth
-from .endpoint import Endpoint as Endpoint
-from .endpoint import normalize_url as normalize_url
-from .memory import MemoryConnector as MemoryConnector
-from .memory import MemoryTransport as MemoryTransport
-from .memory import memory_pair as memory_pair
-from .port import Connector as Connector
-from .port import Transport as Transport
+from .endpoint import Auth as Auth, Endpoint as Endpoint, normalize_url as normalize_url
+from .memory import MemoryConnector as MemoryConnector, MemoryTransport as MemoryTransport, memory_pair as memory_pair
+from .port import Connector as Connector, Transport as Transport
 from .secret import Secret as Secret
-from .trio_websocket import OpenStream as OpenStream
-from .trio_websocket import TrioWebSocketConnector as TrioWebSocketConnector
+from .trio_websocket import OpenStream as OpenStream, TrioWebSocketConnector as TrioWebSocketConnector

@@ -65,7 +65,7 @@ async def dial(
     """
     try:
         stream = await open_stream(endpoint.dial_host, endpoint.port)
-    except Exception as error:  # noqa: BLE001  a stream opener may raise anything; see the docstring
+    except Exception as error:  # a stream opener may raise anything; see the docstring
         return Refused(explain(error))
     if not endpoint.tls:
         return stream
@@ -82,7 +82,7 @@ async def dial(
         )
         await tls.do_handshake()
         finished = True
-    except Exception as error:  # noqa: BLE001  a stream opener may raise anything; see the docstring
+    except Exception as error:  # a stream opener may raise anything; see the docstring
         return Refused(f"the TLS handshake failed: {explain(error)}")
     finally:
         if not finished:

@@ -51,7 +51,7 @@ def normalize_url(ws_url: str) -> str:
     return checked
 
 
-def _check(ws_url: str) -> str | InvalidOption:
+def _check(ws_url: object) -> str | InvalidOption:
     """The normalised URL, or the error to raise from a frame that no longer holds the URL."""
     if not isinstance(ws_url, str):
         return InvalidOption("ws_url", ws_url, "a str such as 'wss://node.example.com/plugin_socket/websocket'")
@@ -72,7 +72,7 @@ def _check(ws_url: str) -> str | InvalidOption:
     if port == 0:
         return InvalidOption("ws_url", ws_url, "a URL whose port is between 1 and 65535")
     host = _ascii_host(parts.hostname)
-    if host is None:
+    if host is None or ("[" in parts.netloc and ":" not in host):  # brackets are for IPv6 only
         return InvalidOption("ws_url", ws_url, "a URL with a host name or an IP address")
     netloc = f"[{host}]" if ":" in host else host
     if port is not None and port != _DEFAULT_PORTS[scheme]:
@@ -128,15 +128,19 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", normalize_url(self.url))
-        if not isinstance(self.api_key, Secret) or not self.api_key:
-            raise InvalidOption("api_key", self.api_key, "a non-empty Secret")
+        # As plain objects: callers without a type checker pass anything.
+        key: object = self.api_key
+        size: object = self.max_message_size
+        seconds: object = self.open_timeout
+        context: object = self.ssl_context
+        if not isinstance(key, Secret) or not key:
+            raise InvalidOption("api_key", key, "a non-empty Secret")
         if self.auth not in ("query", "header"):
             raise InvalidOption("auth", self.auth, "'query' | 'header'")
-        if self.auth == "header" and not _HEADER_VALUE.fullmatch(self.api_key.reveal()):
-            raise InvalidOption("api_key", self.api_key, "printable ASCII without outer spaces, when auth is 'header'")
-        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
-            raise InvalidOption("ssl_context", self.ssl_context, "ssl.SSLContext, or None")
-        size, seconds = self.max_message_size, self.open_timeout
+        if self.auth == "header" and not _HEADER_VALUE.fullmatch(key.reveal()):
+            raise InvalidOption("api_key", key, "printable ASCII without outer spaces, when auth is 'header'")
+        if context is not None and not isinstance(context, ssl.SSLContext):
+            raise InvalidOption("ssl_context", context, "ssl.SSLContext, or None")
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise InvalidOption("max_message_size", size, "an int of at least 1")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds <= math.inf:

@@ -21,6 +21,8 @@ __all__ = ("GuardedStream", "UpgradeFailed", "WriteFailed")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
 # Cowboy and Bandit send a few hundred bytes; 64 KiB is the order of what HTTP servers themselves accept as a head.
 _MAX_HEAD = 64 * 1024
+# Seconds that reading waits for more after writing has failed: a reset socket answers at once, other streams soon.
+_LAST_READ = 0.1
 
 
 class UpgradeFailed(Exception):
@@ -136,7 +138,7 @@ class GuardedStream(trio.abc.Stream):
                 with trio.CancelScope() as self._receiving:
                     data = await self.stream.receive_some(max_bytes)
             if self.torn and not data:
-                with trio.move_on_after(0):
+                with trio.move_on_after(_LAST_READ):
                     data = await self.stream.receive_some(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.lost = self.lost or explain(error)

@@ -174,7 +174,7 @@ class TrioWebSocketTransport:
         self._end = self._end or _End(code, reason, "closed by this side")
         try:
             await websocket.aclose(code, reason)
-        except Exception as error:  # noqa: BLE001  close never raises, whatever the library does
+        except Exception as error:  # close never raises, whatever the library does
             self._end = _End(1006, "", f"the close handshake failed ({type(error).__name__})")
 
     def abort(self) -> None:
@@ -199,7 +199,7 @@ class TrioWebSocketTransport:
                         task_status.started(None)
                         await self._pump(self._websocket)
                         reader.cancel_scope.cancel(reason="the link has ended")
-                except* Exception as group:  # noqa: BLE001  the reader is the library's, all its failures are contained
+                except* Exception as group:  # the reader is the library's, all its failures are contained
                     crashed = True
                     refused = self._crashed(group, opened)
                 if crashed and self._farewell:
@@ -273,9 +273,12 @@ class TrioWebSocketTransport:
             return error.refused
         name = type(error).__name__
         if not opened:
-            cause = error if isinstance(error, RemoteProtocolError) else error.__context__
-            detail = f": {cause}" if isinstance(cause, RemoteProtocolError) else ""
-            return Refused(f"the answer to the upgrade is not a WebSocket handshake{detail} ({name})")
+            # The library answers a bad handshake with an event that a client cannot send, and fails on that in turn.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, RemoteProtocolError):
+                cause = cause.__context__
+            detail = f": {cause}" if cause is not None else f" ({name})"
+            return Refused(f"the answer to the upgrade is not a WebSocket handshake{detail}")
         if self._end is None or (self._end.code == 1006 and not self._farewell):
             self._end = _End(1006, "", f"the WebSocket reader failed ({name})")
         return Refused(name)

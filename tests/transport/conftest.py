@@ -1,4 +1,4 @@
-"""Peers for the transport tests: a raw wsproto server whose every byte the test decides, over memory streams and TCP."""
+"""Peers for the transport tests: a raw wsproto server whose every byte the test decides, over memory and TCP."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -46,6 +46,8 @@ class RawPeer:
                 data = await self.stream.receive_some(65536)
             except trio.BrokenResourceError:
                 data = b""
+            if not data and self.wsproto.connection is None:
+                return CloseConnection(code=1006)  # during the handshake wsproto has no event for it
             self.wsproto.receive_data(bytes(data) or None)
             self.events.extend(self.wsproto.events())
         return self.events.popleft()
@@ -69,7 +71,7 @@ class RawPeer:
         while True:
             event = await self.event()
             assert isinstance(event, TextMessage | BytesMessage), event
-            parts.append(event.data)
+            parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
             if event.message_finished:
                 if isinstance(event, TextMessage):
                     return "".join(str(part) for part in parts)
@@ -101,8 +103,8 @@ class RawPeer:
             self.stream.socket.close()
         else:
             assert isinstance(self.stream, trio.StapledStream)
-            self.stream.send_stream.close()  # type: ignore[attr-defined]
-            self.stream.receive_stream.close()  # type: ignore[attr-defined]
+            self.stream.send_stream.close()
+            self.stream.receive_stream.close()
 
 
 class MemoryPeer:
@@ -238,10 +240,10 @@ def key() -> str:
 
 
 @pytest.fixture
-def tasks_left() -> Iterator[Callable[[], int]]:
+def tasks_left() -> Callable[[], int]:
     """How many tasks live now; a test compares it before and after."""
 
     def count() -> int:
         return trio.lowlevel.current_statistics().tasks_living
 
-    yield count
+    return count
