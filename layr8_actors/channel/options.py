@@ -8,13 +8,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 from ..errors import InvalidOption
-from ..otp import Backoff
+from ..otp import Backoff, Supervisor
 from ..otp.validation import checked_count, checked_seconds
 from ..telemetry import Hook, log_event
 from ..transport import Connector, Endpoint, Secret, normalize_url
 from .did_spec import build_did_spec, derive_child_did
 
 __all__ = ("ApiKeyProvider", "Callbacks", "ChannelOptions")
+
+RESTART_BACKOFF = Backoff(initial=1.0, maximum=30.0, factor=2.0, jitter=0.5, reset_after=30.0, first_delay=0.0)
+"""Delays before an actor's restart: the channel's own 1 s -> 30 s, but at once the first time (OTP)."""
 
 ApiKeyProvider = Callable[[], Awaitable[str]]
 """An async function that returns the API key to use; it is asked before every dial, so that keys may rotate."""
@@ -78,7 +81,8 @@ class ChannelOptions:
             messages.
         outbox_capacity: frames that may wait for the writer before senders wait. 1024: ours, likewise.
         max_restarts: restarts of the channel's actors allowed within ``max_seconds``. 3: Elixir's Supervisor.
-        max_seconds: length of that window in seconds. 5: Elixir's Supervisor.
+        max_seconds: length of that window in seconds. 5: Elixir's Supervisor. It has to be longer than the delays
+            before that many restarts (0, 1, 2, 4, ... 30 s), or the budget could never be spent.
         transport: ``"auto"``, ``"trio-websocket"``, or a connector of your own.
         on_event: gets every event of the channel and its supervisor; the default logs them.
     """
@@ -125,9 +129,10 @@ class ChannelOptions:
             checked_seconds(name, getattr(self, name), allow_zero=False)
         if checked_seconds("heartbeat_timeout", self.heartbeat_timeout_s, allow_zero=False) > self.heartbeat_interval:
             raise InvalidOption("heartbeat_timeout", self.heartbeat_timeout, "at most heartbeat_interval")
-        checked_seconds("max_seconds", self.max_seconds, allow_zero=False)
-        for name, least in (("max_message_size", 1), ("inbox_capacity", 1), ("outbox_capacity", 1), ("max_restarts", 0)):
+        for name, least in (("max_message_size", 1), ("inbox_capacity", 1), ("outbox_capacity", 1)):
             checked_count(name, getattr(self, name), minimum=least)
+        # The supervisor's own check, made here so that it fails at construction: the window must be able to fill.
+        Supervisor((), max_restarts=self.max_restarts, max_seconds=self.max_seconds, backoff=RESTART_BACKOFF)
         if not isinstance(self.backoff, Backoff):
             raise InvalidOption("backoff", self.backoff, "Backoff(...)")
         if self.auth not in ("query", "header"):

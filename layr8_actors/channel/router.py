@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ..errors import JoinRejected, RemoteProtocolError, TopicDown
-from ..otp import Actor, ActorRef, ExitKind, ExitReason
+from ..otp import Actor, ActorRef, Continue, ExitKind, ExitReason
 from ..phoenix import (
     PHOENIX_TOPIC,
     Frame,
@@ -67,16 +67,20 @@ class Router(Actor):
         self._inbox = inbox
         self._reconnector = reconnector
 
-    async def init(self) -> None:
-        """Go on where the last incarnation stopped."""
+    async def init(self) -> Continue:
+        """Look at what the last incarnation left."""
         record = self._record
         if record.unrouted and record.crashes_on_one_frame >= MAX_CRASHES_ON_ONE_FRAME:
             link, _ = record.unrouted.popleft()
             record.unhandled -= 1
             record.crashes_on_one_frame = 0
             record.refuse_frame(link, RemoteProtocolError("this frame crashed the router twice"))
-        self._route()
         self._reconnector.cast_nowait(Resynchronize())
+        return Continue()
+
+    async def handle_continue(self, term: object) -> None:
+        """Go on where the last incarnation stopped; not in init, so that a frame that crashes this one is noted too."""
+        self._route()
 
     async def handle_cast(self, message: object) -> None:
         """Route what was read, send a join or a leave, or note the end of a socket."""

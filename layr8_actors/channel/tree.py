@@ -10,7 +10,7 @@ from __future__ import annotations
 import trio
 
 from ..errors import RestartLimitExceeded
-from ..otp import ActorRef, Backoff, ChildSpec, Strategy, Supervisor
+from ..otp import ActorRef, ChildSpec, Strategy, Supervisor
 from ..otp.events import LimitReached
 from ..telemetry import Event
 from ..transport import Connector, TrioWebSocketConnector
@@ -18,15 +18,12 @@ from .connection import Connection
 from .heartbeat import Heartbeat
 from .inbox import Inbox
 from .messages import ServeRequests
-from .options import ChannelOptions
+from .options import RESTART_BACKOFF, ChannelOptions
 from .reconnector import Reconnector
 from .record import ConnectRequest, Record
 from .router import Router
 
 __all__ = ("Tree",)
-
-RESTART_BACKOFF = Backoff(initial=1.0, maximum=30.0, factor=2.0, jitter=0.5, reset_after=30.0, first_delay=0.0)
-"""The channel's own 1 s -> 30 s, but the first restart is at once (OTP), because a first crash is most often the only one."""
 
 CALLBACK_GRACE = 5.0
 """Seconds that a callback has for its cleanup once it is cancelled: OTP's default shutdown."""
