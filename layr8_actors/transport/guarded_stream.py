@@ -84,8 +84,6 @@ class GuardedStream(trio.abc.Stream):
             self._reader = trio.lowlevel.current_task()  # the first to write is the reader, with the upgrade request
             await self._request(data)
             return
-        if not self.upgraded:
-            raise UpgradeFailed(Refused("the answer to the upgrade is not a WebSocket handshake"))
         if not (self.torn or self._cut):
             await self._write(data)
         if self.torn or self._cut:
@@ -167,10 +165,8 @@ class GuardedStream(trio.abc.Stream):
             raise UpgradeFailed(Refused(f"the answer to the upgrade has more than {_MAX_HEAD} bytes of headers"))
 
     async def aclose(self) -> None:
-        """Close the stream beneath; during the upgrade it is the library giving up on the answer."""
+        """Close the stream beneath."""
         await self.stream.aclose()
-        if not self.upgraded:
-            raise UpgradeFailed(Refused("the answer to the upgrade is not a WebSocket handshake"))
 
 
 def _refusal(status: int) -> Refused:

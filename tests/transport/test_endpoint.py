@@ -184,8 +184,9 @@ def test_key_that_no_header_can_carry_is_refused_for_the_header_only(key: str) -
     ],
 )
 def test_field_that_is_not_allowed_is_named_and_not_shown(options: dict[str, Any], option: str) -> None:
+    arguments: dict[str, Any] = {"url": URL, "api_key": Secret("needle-0"), **options}
     with pytest.raises(InvalidOption) as caught:
-        Endpoint(**{"url": URL, "api_key": Secret("needle-0"), **options})
+        Endpoint(**arguments)
     assert caught.value.option == option
     assert "needle" not in str(caught.value)
 
