@@ -26,7 +26,7 @@ PYRIGHT = PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/p
 
 ARGS ?=
 
-.PHONY: help demo test check lint format-check types imports format coverage bench clean
+.PHONY: help demo test check lint format-check types mypy pyright imports format coverage bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -68,8 +68,12 @@ lint: $(VENV)/.development
 format-check: $(VENV)/.development
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.development
+types: mypy pyright
+
+mypy: $(VENV)/.development
 	$(call within,300) $(BIN)/mypy
+
+pyright: $(VENV)/.development
 	$(call within,300) $(PYRIGHT)
 
 imports: $(VENV)/.development
