@@ -9,22 +9,20 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 import trio
-from wsproto.events import Request
 
-from layr8_actors.errors import InvalidOption
-from layr8_actors.phoenix import Frame
-from layr8_actors.transport import TrioWebSocketConnector
-
+from ..errors import InvalidOption
+from ..phoenix import Frame
+from ..transport import TrioWebSocketConnector
 from .memory_stream import memory_stream_pair
 from .node_behaviours import NodeBehaviours
 from .node_channel import NodeChannel
 from .node_socket import MAX_CHANNELS, NodeSocket
 from .observations import NodeStatistics, Observations, ReceivedFrame
-from .phoenix_version import phoenix_version, serializer_for
+from .phoenix_version import phoenix_version
 from .plugin_channel import PluginChannel
+from .upgrade_policy import UpgradePolicy
 from .upgrade_request import UpgradeRequest
 from .web_socket import ServerWebSocket, SocketEnded
 
@@ -105,7 +103,8 @@ class CloudNode(NodeBehaviours):
         self.max_channels = max_channels
         self.observations = Observations(frames_kept)
         self._port = port
-        self._api_keys = None if api_keys is None else frozenset(api_keys)
+        keys = None if api_keys is None else frozenset(api_keys)
+        self._upgrade_policy = UpgradePolicy(_PATH, keys, self.rules, self.observations, close_timeout)
         self._random = random.Random(seed)
         self._upgrade_timeout = upgrade_timeout
         self._max_message_size = max_message_size
@@ -116,6 +115,8 @@ class CloudNode(NodeBehaviours):
         self._nursery: trio.Nursery | None = None
         self._nursery_manager: contextlib.AbstractAsyncContextManager[trio.Nursery] | None = None
         self._accepting: trio.CancelScope | None = None
+        self._listeners: list[trio.SocketListener] = []
+        self._upgrading: set[ServerWebSocket] = set()
         self._connector = TrioWebSocketConnector(open_stream=self.open_stream) if memory else TrioWebSocketConnector()
 
     def __repr__(self) -> str:
@@ -188,13 +189,17 @@ class CloudNode(NodeBehaviours):
         if self._accepting is not None:
             self._accepting.cancel()
             self._accepting = None
+            for listener in self._listeners:
+                listener.socket.close()
+        for web_socket in list(self._upgrading):
+            web_socket.reset()
         for socket in list(self._sockets):
             if abrupt:
                 socket.web_socket.reset()
                 socket.drop_channels()
             else:
                 socket.close_soon(1012 if socket.channels else 1000)
-        await self.observations.wait_for(lambda: not self._sockets)
+        await self.observations.wait_for(lambda: not self._sockets and not self._upgrading)
 
     @contextlib.asynccontextmanager
     async def down(self, *, abrupt: bool = False) -> AsyncIterator[None]:
@@ -212,14 +217,12 @@ class CloudNode(NodeBehaviours):
         return self._nursery
 
     async def _accept(self, scope: trio.CancelScope, task_status: trio.TaskStatus[int]) -> None:
-        listeners = await trio.open_tcp_listeners(self._port, host=_HOST)
-        port = int(listeners[0].socket.getsockname()[1])
+        self._listeners = await trio.open_tcp_listeners(self._port, host=_HOST)
+        port = int(self._listeners[0].socket.getsockname()[1])
         # The sockets live in the node's nursery, so that they outlast the listener in an orderly stop.
         with scope:
             task_status.started(port)
-            await trio.serve_listeners(self._serve, listeners, handler_nursery=self._running())
-        for listener in listeners:
-            listener.socket.close()
+            await trio.serve_listeners(self._serve, self._listeners, handler_nursery=self._running())
 
     # --- how to reach it ----------------------------------------------------------------------------------------------
 
@@ -267,12 +270,7 @@ class CloudNode(NodeBehaviours):
             transport = trio.SSLStream(stream, self._ssl_context, server_side=True, https_compatible=True)
         web_socket = ServerWebSocket(transport, max_message_size=self._max_message_size)
         try:
-            socket = None
-            with trio.move_on_after(self._upgrade_timeout):
-                try:
-                    socket = await self._upgrade(web_socket)
-                except SocketEnded:
-                    return
+            socket = await self._upgrade(web_socket)
             if socket is None:
                 return
             try:
@@ -284,49 +282,24 @@ class CloudNode(NodeBehaviours):
             web_socket.drop()
 
     async def _upgrade(self, web_socket: ServerWebSocket) -> NodeSocket | None:
-        event = await web_socket.read_request()
-        if event is None:
+        upgraded = None
+        self._upgrading.add(web_socket)
+        try:
+            with trio.move_on_after(self._upgrade_timeout):
+                upgraded = await self._upgrade_policy.answer(web_socket)
+        except SocketEnded:
             return None
-        request = UpgradeRequest.from_event(event, trio.current_time())
-        refusal = await self._refusal(event, request)
-        if refusal is not None:
-            status, body, headers = refusal
-            self.observations.upgraded(request.answered(status))
-            await web_socket.reject(status, body, headers)
-            # The client closes when it has read the answer; then nothing of it is lost to an RST.
-            with trio.move_on_after(self.close_timeout):
-                await web_socket.wait_for_end()
+        finally:
+            self._upgrading.discard(web_socket)
+            self.observations.changed()
+        if upgraded is None:
             return None
-        await web_socket.accept()
-        serializer = serializer_for(request.query.get("vsn"))
-        assert serializer is not None
+        request, serializer = upgraded
         self._count += 1
         socket = NodeSocket(self, self._count, request, web_socket, serializer)
         self._sockets.append(socket)
         self.observations.upgraded(request)
         return socket
-
-    async def _refusal(
-        self, event: Request, request: UpgradeRequest
-    ) -> tuple[int, bytes, list[tuple[bytes, bytes]]] | None:
-        rule = self.rules.take_upgrade_rule()
-        if rule is not None:
-            if rule.delay:
-                await trio.sleep(rule.delay)
-            if rule.status is not None:
-                headers = [(name.encode(), value.encode()) for name, value in rule.headers]
-                return rule.status, rule.body, headers
-            if not rule.accept:
-                self.observations.upgraded(request.answered(0))
-                await trio.sleep_forever()
-        if request.path != _PATH:
-            return 404, b"not found", []
-        # Phoenix does not tell these three apart: 403 and an empty body for each.
-        key = request.api_key
-        good_key = bool(key) if self._api_keys is None else key in self._api_keys
-        if serializer_for(request.query.get("vsn")) is None or not good_key or not _same_origin(request):
-            return 403, b"", []
-        return None
 
     # --- for channels -------------------------------------------------------------------------------------------------
 
@@ -389,19 +362,8 @@ class CloudNode(NodeBehaviours):
 
     def statistics(self) -> NodeStatistics:
         """Return all counters as they are now."""
-        seen = self.observations
-        return NodeStatistics(
-            upgrades=seen.upgrades,
-            refused_upgrades=seen.refused_upgrades,
-            sockets=len(self._sockets),
-            topics=sum(len(socket.channels) for socket in self._sockets),
-            joins=dict(seen.joins),
-            refused_joins=dict(seen.refused_joins),
-            frames=seen.frames,
-            bad_frames=seen.bad_frames,
-            heartbeats=seen.heartbeats,
-            delivered=dict(seen.delivered),
-        )
+        topics = sum(len(socket.channels) for socket in self._sockets)
+        return self.observations.statistics(len(self._sockets), topics)
 
     async def wait_for(self, condition: Callable[[], object], *, timeout: float = math.inf) -> None:
         """Wait until ``condition()`` is true; it is looked at now, and after everything that happens at the node.
@@ -425,14 +387,6 @@ class CloudNode(NodeBehaviours):
             TimeoutError: as :meth:`wait_for`.
         """
         await self.wait_for(lambda: did in self._by_did and self.joins(did) >= count, timeout=timeout)
-
-
-def _same_origin(request: UpgradeRequest) -> bool:
-    # check_origin looks only at requests that carry an Origin, which browsers send and other clients need not.
-    origin = request.headers.get("origin")
-    if origin is None:
-        return True
-    return urlsplit(origin).hostname in {urlsplit(f"//{request.host}").hostname, "localhost"}
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -6,6 +6,8 @@ can be shown with it; here both can, without a socket and without real time.
 
 from __future__ import annotations
 
+import operator
+
 import trio
 
 __all__ = ("MemoryStream", "memory_stream_pair")
@@ -82,14 +84,20 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         """Wait for room in the buffer; checkpoints, and raises as :meth:`send_all` does."""
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        await trio.lowlevel.checkpoint()
-        pipe = self._outgoing
-        while not self._closed and not pipe.receiver_gone and len(pipe.buffer) >= pipe.capacity:
-            await pipe.changed.park()
-        self._check_sendable(pipe)
+        self._sending = True
+        try:
+            await trio.lowlevel.checkpoint()
+            pipe = self._outgoing
+            while not self._closed and not pipe.receiver_gone and len(pipe.buffer) >= pipe.capacity:
+                await pipe.changed.park()
+            self._check_sendable(pipe)
+        finally:
+            self._sending = False
 
     async def send_eof(self) -> None:
         """Send the end of the data while receiving goes on (TCP: FIN); checkpoints."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
         await trio.lowlevel.checkpoint()
         if self._closed:
             raise trio.ClosedResourceError("this stream was closed")
@@ -107,6 +115,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: the other end reset the stream; what was not yet read is lost, as with TCP.
             trio.BusyResourceError: another task is receiving.
         """
+        if max_bytes is not None and operator.index(max_bytes) < 1:
+            raise ValueError("max_bytes must be at least 1")
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving on this stream")
         self._receiving = True

@@ -11,9 +11,8 @@ from typing import Any
 
 import trio
 
-from layr8_actors.errors import NotConnected
-from layr8_actors.phoenix import PHX_REPLY, Frame, Ref
-
+from ..errors import NotConnected
+from ..phoenix import PHX_REPLY, Frame, Ref
 from .node_channel import NodeChannel
 from .node_socket import NodeSocket
 from .plugin_channel import PluginChannel
@@ -108,8 +107,7 @@ class NodeBehaviours:
     def resume(self, did: str | None = None) -> None:
         """End :meth:`go_silent` and :meth:`stop_reading`."""
         for socket in self._targets(did):
-            socket.web_socket.writing.open()
-            socket.web_socket.reading.open()
+            socket.resume()
 
     # --- the topic ----------------------------------------------------------------------------------------------------
 
@@ -165,6 +163,10 @@ class NodeBehaviours:
     def delay_upgrades(self, seconds: float, *, count: int | None = None) -> None:
         """Accept upgrades only after so many seconds."""
         self.rules.upgrades.append(UpgradeRule(count, delay=seconds, accept=True))
+
+    def answer_upgrades(self, data: bytes, *, count: int | None = None) -> None:
+        """Answer upgrades with any bytes, HTTP or not, then drop the stream; ``b""`` drops it in the handshake."""
+        self.rules.upgrades.append(UpgradeRule(count, raw=data))
 
     # --- joins --------------------------------------------------------------------------------------------------------
 
@@ -249,16 +251,19 @@ class NodeBehaviours:
         """Push ``count`` messages to a DID as fast as it reads them; checkpoints.
 
         Args:
-            did: the recipient; the flood ends when its socket does.
+            did: the recipient; the flood ends early when nobody holds the DID any more.
             count: how many.
             make: returns the plaintext for each number from 0; by default a small one with the number as ``id``.
         """
+        self._channels(did)
         for number in range(count):
             plaintext = {"id": str(number), "type": "flood", "body": {}} if make is None else make(number)
-            for channel in self._channels(did):
-                if isinstance(channel, PluginChannel):
-                    channel.deliver(plaintext)
-                    await channel.socket.web_socket.wait_for_room()
+            channels = [channel for channel in self._by_did.get(did, ()) if isinstance(channel, PluginChannel)]
+            if not channels:
+                break
+            for channel in channels:
+                channel.deliver(plaintext)
+                await channel.socket.web_socket.wait_for_room()
         await trio.lowlevel.checkpoint()
 
     def send_stale(self, did: str, event: str, payload: Any, *, join_ref: Ref = "0", ref: Ref = None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layr8_actors.phoenix import PHX_CLOSE, PHX_ERROR, PHX_REPLY, Frame, Ref
+from ..phoenix import PHX_CLOSE, PHX_ERROR, PHX_REPLY, Frame, Ref
 
 if TYPE_CHECKING:
     from .node_socket import NodeSocket

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from layr8_actors.errors import MalformedFrame
-from layr8_actors.phoenix import HEARTBEAT, PHOENIX_TOPIC, PHX_CLOSE, PHX_JOIN, PHX_LEAVE, PHX_REPLY, Frame, Ref
-
+from ..errors import MalformedFrame
+from ..phoenix import HEARTBEAT, PHOENIX_TOPIC, PHX_CLOSE, PHX_JOIN, PHX_LEAVE, PHX_REPLY, Frame, Ref
 from .node_channel import JoinCrashed, JoinReply, NodeChannel
 from .phoenix_version import NodeSerializer, PhoenixVersion
 from .upgrade_request import UpgradeRequest
@@ -112,6 +111,12 @@ class NodeSocket:
         self.begin_close(code, reason)
         await trio.sleep(self.node.close_timeout)
         self.web_socket.drop()
+
+    def resume(self) -> None:
+        """Read and write again; a suspended process's timers begin anew."""
+        self._active_at = trio.current_time()
+        self.web_socket.writing.open()
+        self.web_socket.reading.open()
 
     def begin_close(self, code: int, reason: str = "") -> None:
         """Send a close frame behind what waits in the outbox; all channels end without a word, as in Phoenix."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from layr8_actors.phoenix import Frame
-
+from ..phoenix import Frame
 from .upgrade_request import UpgradeRequest
 
 if TYPE_CHECKING:
@@ -134,6 +133,21 @@ class Observations:
         self.changed()
 
     # --- what is asked ------------------------------------------------------------------------------------------------
+
+    def statistics(self, sockets: int, topics: int) -> NodeStatistics:
+        """Return all counters as they are now, with the numbers of sockets and topics that live."""
+        return NodeStatistics(
+            upgrades=self.upgrades,
+            refused_upgrades=self.refused_upgrades,
+            sockets=sockets,
+            topics=topics,
+            joins=dict(self.joins),
+            refused_joins=dict(self.refused_joins),
+            frames=self.frames,
+            bad_frames=self.bad_frames,
+            heartbeats=self.heartbeats,
+            delivered=dict(self.delivered),
+        )
 
     def received_frames(self, did: str | None, event: str | None) -> list[ReceivedFrame]:
         """The kept frames on the topics of a DID, or all; of one event, or all."""

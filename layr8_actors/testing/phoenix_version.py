@@ -5,19 +5,22 @@ The facts are those of the recorded transcripts (tests/conformance/transcripts) 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from layr8_actors.errors import InvalidOption, MalformedFrame
-from layr8_actors.phoenix import PHX_REPLY, Frame, Ref, Serializer
+import msgspec
+
+from ..errors import InvalidOption, MalformedFrame
+from ..phoenix import PHX_REPLY, Frame, Ref, Serializer
 
 __all__ = ("NodeSerializer", "PhoenixVersion", "V1Serializer", "V2Serializer", "phoenix_version", "serializer_for")
 
 _HUGE: Final = 1 << 40
 # A node has no limit of its own (Bandit and Cowboy have none by default); CloudNode's max_message_size sets one.
-_DEPTH: Final = 512
+# A message that came in nests deeper when it goes out again, inside of context and plaintext.
+_DEPTH_IN: Final = 256
+_DEPTH_OUT: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,31 +85,34 @@ class NodeSerializer(Protocol):
 
     def decode(self, data: str | bytes) -> Frame:
         """Return the frame in a client's message; MalformedFrame where Phoenix's socket process would crash (1011)."""
+        ...
 
     def encode(self, frame: Frame) -> str | bytes:
         """Return a frame as a message to the client; a payload of bytes makes a binary one."""
+        ...
 
 
 class V2Serializer:
     """``vsn=2.0.x``: arrays of five, and binary pushes (Phoenix.Socket.V2.JSONSerializer)."""
 
     def __init__(self) -> None:
-        self._serializer = Serializer(max_size=_HUGE, max_depth=_DEPTH)
+        self._decoder = Serializer(max_size=_HUGE, max_depth=_DEPTH_IN)
+        self._encoder = Serializer(max_size=_HUGE, max_depth=_DEPTH_OUT)
 
     def decode(self, data: str | bytes) -> Frame:
         if isinstance(data, bytes):
-            return self._serializer.decode_push(data)
-        return self._serializer.decode(data)
+            return self._decoder.decode_push(data)
+        return self._decoder.decode(data)
 
     def encode(self, frame: Frame) -> str | bytes:
         payload = frame.payload
         if frame.event == PHX_REPLY and isinstance(payload, dict) and isinstance(payload.get("response"), bytes):
-            return self._serializer.encode_reply(frame)
+            return self._encoder.encode_reply(frame)
         if isinstance(payload, bytes):
             if frame.join_ref is None and frame.ref is None:
-                return self._serializer.encode_broadcast(frame)
-            return self._serializer.encode_server_push(frame)
-        return self._serializer.encode(frame)
+                return self._encoder.encode_broadcast(frame)
+            return self._encoder.encode_server_push(frame)
+        return self._encoder.encode(frame)
 
 
 class V1Serializer:
@@ -116,9 +122,9 @@ class V1Serializer:
         if isinstance(data, bytes):
             raise MalformedFrame("a binary message, which the V1 serializer does not know")
         try:
-            value: Any = json.loads(data)
+            value: Any = msgspec.json.decode(data)
             topic, event, payload, ref = (value[key] for key in ("topic", "event", "payload", "ref"))
-        except (ValueError, RecursionError, TypeError, KeyError, IndexError):
+        except (msgspec.DecodeError, ValueError, RecursionError, TypeError, KeyError, IndexError):
             raise MalformedFrame("not a V1 message with topic, event, payload and ref") from None
         if not isinstance(topic, str) or not isinstance(event, str):
             raise MalformedFrame("a V1 message whose topic or event is no string")
@@ -127,7 +133,7 @@ class V1Serializer:
     def encode(self, frame: Frame) -> str | bytes:
         # V1 knows no join_ref, so phx_close and phx_error carry that of the join, which is null there.
         message = {"topic": frame.topic, "event": frame.event, "payload": frame.payload, "ref": frame.ref}
-        return json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+        return msgspec.json.encode(message).decode()
 
 
 def serializer_for(vsn: str | None) -> NodeSerializer | None:

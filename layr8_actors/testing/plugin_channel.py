@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from layr8_actors.phoenix import Ref
-
+from ..phoenix import Ref
 from .node_channel import JoinReply, NodeChannel
 
 __all__ = ("PluginChannel",)

@@ -23,8 +23,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import ProtocolError
 
-from layr8_actors.errors import TransportClosed
-
+from ..errors import TransportClosed
 from .cloud_node import CloudNode
 from .web_socket import close_stream, reset_stream
 
@@ -52,6 +51,7 @@ class RawClient:
         self.headers: dict[str, str] = {}
         self.pongs: list[bytes] = []
         self.close_code: int | None = None
+        self.close_reason = ""
         self._wire = WSConnection(ConnectionType.CLIENT)
         self._messages: list[str | bytes] = []
         self._parts: list[Any] = []
@@ -231,6 +231,7 @@ class RawClient:
                 self.pongs.append(bytes(event.payload))
             elif isinstance(event, CloseConnection):
                 self.close_code = int(event.code)
+                self.close_reason = event.reason or ""
                 with contextlib.suppress(ProtocolError, TransportClosed):
                     await self._send_wire(self._wire.send(event.response()))
 

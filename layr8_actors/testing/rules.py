@@ -31,6 +31,7 @@ class UpgradeRule:
         headers: of the refusal, such as ``Location`` or ``Retry-After``.
         delay: seconds before anything is answered.
         accept: let it pass after the delay instead of refusing it.
+        raw: write these bytes instead of an answer, then drop the stream.
     """
 
     count: int | None
@@ -39,6 +40,7 @@ class UpgradeRule:
     headers: tuple[tuple[str, str], ...] = ()
     delay: float = 0.0
     accept: bool = False
+    raw: bytes | None = None
 
 
 @dataclass(slots=True)

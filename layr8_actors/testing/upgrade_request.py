@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from wsproto.events import Request
 
@@ -37,12 +37,13 @@ class UpgradeRequest:
     @classmethod
     def from_event(cls, event: Request, at: float) -> UpgradeRequest:
         """Read what wsproto made of the request; never fails."""
-        parts = urlsplit(event.target)
+        # Not urlsplit: that one raises on targets which a client may well send.
+        path, _, query_text = event.target.partition("?")
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in event.extra_headers}
         if event.subprotocols:
             headers["sec-websocket-protocol"] = ", ".join(event.subprotocols)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        return cls(at, parts.path, MappingProxyType(query), MappingProxyType(headers), event.host)
+        query = dict(parse_qsl(query_text, keep_blank_values=True))
+        return cls(at, path, MappingProxyType(query), MappingProxyType(headers), event.host)
 
     def answered(self, status: int) -> UpgradeRequest:
         """Return the same request with another status."""

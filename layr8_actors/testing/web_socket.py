@@ -160,7 +160,7 @@ class ServerWebSocket:
     async def accept(self) -> None:
         """Answer the request with 101; no sub-protocol and no extension is ever chosen, as in Phoenix's defaults."""
         headers = [(b"cache-control", b"max-age=0, private, must-revalidate")]
-        await self._send_now(self._wire.send(AcceptConnection(extra_headers=headers)))
+        await self.send_now(self._wire.send(AcceptConnection(extra_headers=headers)))
 
     async def reject(self, status: int, body: bytes = b"", headers: list[tuple[bytes, bytes]] | None = None) -> None:
         """Answer the request with an HTTP status, and a body if there is one; then the stream is of no more use."""
@@ -170,7 +170,7 @@ class ServerWebSocket:
         data = self._wire.send(RejectConnection(status_code=status, headers=headers, has_body=bool(body)))
         if body:
             data += self._wire.send(RejectData(data=body))
-        await self._send_now(data)
+        await self.send_now(data)
 
     async def _refuse_garbage(self, hint: object) -> None:
         # Written by hand: h11 does not answer what it could not parse.
@@ -178,9 +178,10 @@ class ServerWebSocket:
         lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}", "connection: close", "content-length: 0"]
         if status == 426:
             lines.append("sec-websocket-version: 13")
-        await self._send_now(("\r\n".join(lines) + "\r\n\r\n").encode())
+        await self.send_now(("\r\n".join(lines) + "\r\n\r\n").encode())
 
-    async def _send_now(self, data: bytes) -> None:
+    async def send_now(self, data: bytes) -> None:
+        """Write bytes at once, before there is a WebSocket; SocketEnded where the client has gone."""
         try:
             await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
