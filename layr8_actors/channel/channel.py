@@ -236,6 +236,7 @@ class Channel:
         if (
             link is None
             or link.error is not None
+            or link.broken
             or record.topic.status is not TopicStatus.JOINED
             or record.topic_link != link.number
         ):

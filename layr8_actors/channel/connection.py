@@ -5,6 +5,7 @@ A socket that is lost is an expected end and no crash: it is reported, and Recon
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import trio
@@ -44,6 +45,7 @@ class Connection(Actor):
         self._heartbeat = heartbeat
         self._reconnector = reconnector
         self._dialling = trio.CancelScope()
+        self._busy = False  # one dial at a time, one socket at a time
 
     async def init(self) -> None:
         """Declare what the last incarnation held as lost; its sockets died with it."""
@@ -53,8 +55,11 @@ class Connection(Actor):
         """Open or drop a socket; both go on in a task of their own, so that the mailbox stays open."""
         match message:
             case OpenLink(link=number):
-                if self._record.link is None and not self._record.dialling:
-                    self._record.dialling = number
+                if self._busy:
+                    error = ConnectFailed(self._record.options.ws_url, "the last socket is still being closed")
+                    self._reconnector.cast_nowait(LinkFailed(number, error))
+                else:
+                    self._busy = True
                     self.nursery.start_soon(self._run_link, number)
             case DropLink(link=number, error=error):
                 if self._record.dialling == number:
@@ -82,6 +87,7 @@ class Connection(Actor):
         opened = await self._dial()
         record.dialling = 0
         if isinstance(opened, Exception):
+            self._busy = False
             self._reconnector.cast_nowait(LinkFailed(number, opened))
             return
         options = record.options
@@ -102,31 +108,34 @@ class Connection(Actor):
                 await opened.close(timeout=options.close_timeout)
         finally:
             opened.abort()
+            self._busy = False
             self._end(link)
 
     async def _dial(self) -> Transport | Exception:
         options = self._record.options
-        failed = ConnectFailed(options.ws_url, "the dial was called off")
+        deadline = trio.current_time() + options.connect_timeout
         transport: Transport | None = None
-        with trio.CancelScope() as self._dialling, trio.move_on_after(options.connect_timeout) as deadline:
+        with trio.CancelScope() as self._dialling:
             try:
-                endpoint = await options.endpoint()
+                with trio.fail_at(deadline):
+                    endpoint = await options.endpoint()
+            except trio.TooSlowError:
+                return ConnectFailed(options.ws_url, f"no API key within {options.connect_timeout:g} s")
             except InvalidOption as error:
                 return error
             except Exception as error:
                 # The class alone: the provider is the user's code, and its text might hold a key.
                 return ConnectFailed(options.ws_url, f"asking for the API key raised {type(error).__name__}")
+            left = max(deadline - trio.current_time(), 0.001)
             try:
-                transport = await self._connector.open(self.nursery, endpoint)
+                transport = await self._connector.open(self.nursery, dataclasses.replace(endpoint, open_timeout=left))
             except ConnectFailed as error:
                 return error
         if transport is not None and not self._dialling.cancel_called:
             return transport
         if transport is not None:
             transport.abort()  # it opened in the very moment in which it was called off
-        if deadline.cancelled_caught:
-            return ConnectFailed(options.ws_url, f"no connection within {options.connect_timeout:g} s")
-        return failed
+        return ConnectFailed(options.ws_url, "the dial was called off")
 
     def _finish(self, link: Link, error: Exception) -> None:
         if link.error is None:
@@ -182,6 +191,8 @@ class Connection(Actor):
 
     async def _pause(self, link: Link) -> None:
         record = self._record
+        if link.broken:
+            raise TransportClosed(1006, detail="the link broke while the user was slow")
         since = trio.current_time()
         waiting = record.unhandled
         record.emit(ReadingPaused(at=since, topic=record.topic.topic, link=link.number, waiting=waiting))
@@ -215,7 +226,10 @@ class Connection(Actor):
                     if isinstance(entry, Flush):
                         entry.done.set()
         except TransportClosed as error:
-            self._finish(link, error)
+            link.broken = True
+            # The reader ends the link: it still has to take what had arrived, and it learns the real close code.
+            if record.reading_paused:
+                self._finish(link, error)
 
     def _batch(self, link: Link, queued: list[Outgoing | Flush | None]) -> list[str | bytes]:
         batch: list[str | bytes] = list(link.urgent)

@@ -128,6 +128,7 @@ class Link:
         self.scope = trio.CancelScope()
         self.error: Exception | None = None
         self.ended = trio.Event()
+        self.broken = False  # a write has failed; what had arrived before is still being read
         self.farewell: Literal["close", "abort"] = "abort"
         self.outbox: trio.MemorySendChannel[Outgoing | Flush | None]
         self.outbox, self.drain = trio.open_memory_channel[Outgoing | Flush | None](outbox_capacity)

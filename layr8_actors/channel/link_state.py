@@ -194,8 +194,11 @@ class LinkMachine:
 
     def link_opened(self, link: int, now: float) -> list[Command]:
         """The socket is open."""
+        if link == self.link and self.link_open:
+            return []
         if link != self.link or self.status not in (LinkStatus.CONNECTING, LinkStatus.LEAVING):
-            return [] if link == self.link else [DropLink(link, ConnectFailed(self._ws_url, "superseded"))]
+            # A dial that was given up opens after all: one socket at a time, so it goes.
+            return [DropLink(link, ConnectFailed(self._ws_url, "the dial was given up before it succeeded"))]
         self.link_open = True
         if self.status is LinkStatus.LEAVING:
             return []  # the drop that was asked for is on its way

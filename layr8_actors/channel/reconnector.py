@@ -139,7 +139,9 @@ class Reconnector(Actor):
         for command in commands:
             match command:
                 case OpenLink(link=link):
+                    record.dialling = link  # from now on, and not from when Connection comes to it
                     if not self._connection.cast_nowait(command):
+                        record.dialling = 0
                         error = ConnectFailed(record.options.ws_url, "the connection actor is being restarted")
                         self._do(record.machine.link_failed(link, error, now))
                 case DropLink(link=link, error=dropped):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 from layr8_actors.channel import Callbacks, ChannelOptions
-from layr8_actors.errors import TransportClosed
+from layr8_actors.errors import ConnectFailed, TransportClosed
 from layr8_actors.phoenix import Frame, Serializer
 from layr8_actors.telemetry import Event
 from layr8_actors.transport import Endpoint
@@ -159,7 +159,10 @@ class ScriptedNode:
         try:
             await trio.lowlevel.checkpoint()
             if self.dial_gate is not None:
-                await self.dial_gate.wait()
+                with trio.move_on_after(endpoint.open_timeout) as scope:
+                    await self.dial_gate.wait()
+                if scope.cancelled_caught:
+                    raise ConnectFailed(endpoint.public_url, f"no connection within {endpoint.open_timeout:g} s")
             if self.dial_error is not None:
                 raise self.dial_error
         finally:

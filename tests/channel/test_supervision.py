@@ -86,10 +86,9 @@ async def test_a_channel_that_gave_up_is_restarted_by_its_parent_as_a_new_one_th
     async with running(Supervisor([spec], on_event=node.events.append)) as supervisor:
         first = supervisor.whereis("channel")
         await first.connect(PROTOCOLS)
-        for _ in range(4):
-            first.supervisor.exit_child("router", RuntimeError("injected"))
-            await trio.sleep(1.1)
-        await settle()
+        for actor in ("router", "inbox", "heartbeat", "reconnector"):
+            first.supervisor.exit_child(actor, RuntimeError("injected"))
+            await settle()
         second = supervisor.whereis("channel")
         assert second is not first
         await second.connect(PROTOCOLS)
