@@ -128,16 +128,11 @@ class CloudNode(NodeBehaviours):
     async def __aenter__(self) -> Self:
         if self._nursery is not None:
             raise RuntimeError("this node runs already")
+        listeners = await self._listen()
+        # From here to the return nothing awaits, so that no cancellation can leave the nursery half open.
         self._nursery_manager = trio.open_nursery()
         self._nursery = await self._nursery_manager.__aenter__()
-        try:
-            await self.start()
-        except Exception:
-            # Without this, a port that is taken would leave the nursery open for ever.
-            self._nursery.cancel_scope.cancel()
-            await self._nursery_manager.__aexit__(None, None, None)
-            self._nursery = None
-            raise
+        self._accept_from(listeners)
         return self
 
     async def __aexit__(
@@ -161,19 +156,32 @@ class CloudNode(NodeBehaviours):
         """Accept connections (again), on the same port as before; does nothing when it does. Checkpoints.
 
         Raises:
-            OSError: the port is taken.
+            OSError: the port is taken; entering the node's block raises it too, and then nothing is left.
         """
-        nursery = self._running()
-        await trio.lowlevel.checkpoint()
+        self._running()
         if self._accepting is not None:
+            await trio.lowlevel.checkpoint()
             return
+        listeners = await self._listen()
+        self._accept_from(listeners)
+
+    async def _listen(self) -> list[trio.SocketListener]:
+        if self.memory:
+            await trio.lowlevel.checkpoint()
+            return []
+        return await trio.open_tcp_listeners(self._port, host=_HOST)
+
+    def _accept_from(self, listeners: list[trio.SocketListener]) -> None:
         self._accepting = trio.CancelScope()
-        if not self.memory:
-            try:
-                self._port = await nursery.start(self._accept, self._accepting)
-            except OSError:
-                self._accepting = None
-                raise
+        self._listeners = listeners
+        if listeners:
+            self._port = int(listeners[0].socket.getsockname()[1])
+            self._running().start_soon(self._accept, listeners, self._accepting)
+
+    async def _accept(self, listeners: list[trio.SocketListener], scope: trio.CancelScope) -> None:
+        with scope:
+            # The sockets live in the node's nursery, so that they outlast the listener in an orderly stop.
+            await trio.serve_listeners(self._serve, listeners, handler_nursery=self._running())
 
     async def stop(self, *, abrupt: bool = False) -> None:
         """Stop as a node does: accept no more connections, end every socket, and return when they are gone.
@@ -215,14 +223,6 @@ class CloudNode(NodeBehaviours):
         if self._nursery is None:
             raise RuntimeError("this node does not run; use it in `async with`")
         return self._nursery
-
-    async def _accept(self, scope: trio.CancelScope, task_status: trio.TaskStatus[int]) -> None:
-        self._listeners = await trio.open_tcp_listeners(self._port, host=_HOST)
-        port = int(self._listeners[0].socket.getsockname()[1])
-        # The sockets live in the node's nursery, so that they outlast the listener in an orderly stop.
-        with scope:
-            task_status.started(port)
-            await trio.serve_listeners(self._serve, self._listeners, handler_nursery=self._running())
 
     # --- how to reach it ----------------------------------------------------------------------------------------------
 

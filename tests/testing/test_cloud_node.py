@@ -318,6 +318,67 @@ async def test_a_stopped_node_refuses_connections_and_starts_again_on_its_port(m
             assert (await client.join(A))["status"] == "ok"
 
 
+async def test_a_port_that_is_taken_is_an_error_and_leaves_nothing() -> None:
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    async with CloudNode() as first:
+        second = CloudNode(port=first.port)
+        with pytest.raises(OSError, match="in use"):
+            await second.__aenter__()
+        await first.stop()
+        async with second, RawClient.connect(second) as client:
+            assert (await client.join(A))["status"] == "ok"
+            with pytest.raises(OSError, match="in use"):
+                await first.start()
+        await first.start()
+        await first.start()
+        async with RawClient.connect(first) as client:
+            assert (await client.join(A))["status"] == "ok"
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def test_cancelled_at_its_beginning_it_leaves_nothing(memory: bool) -> None:
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with CloudNode(memory=memory):
+            pytest.fail("the block was entered")
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def test_cancelled_in_its_block_it_leaves_nothing(memory: bool) -> None:
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    with trio.move_on_after(5) as scope:
+        async with CloudNode(memory=memory) as node, RawClient.connect(node) as client:
+            await client.join(A)
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert node.connections == ()
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def test_outside_of_its_block_a_node_says_so() -> None:
+    node = CloudNode(memory=True)
+    for act in (node.start, node.stop):
+        with pytest.raises(RuntimeError, match="does not run"):
+            await act()
+    with pytest.raises(ConnectionRefusedError):
+        await node.open_stream()
+    async with node:
+        with pytest.raises(RuntimeError, match="runs already"):
+            await node.__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [("http://evil.test", 403), ("http://[", 403), ("http://localhost:4410", 101)]
+)
+async def test_an_origin_has_to_be_the_nodes_own(origin: str, status: int) -> None:
+    async with CloudNode(memory=True) as node:
+        with contextlib.suppress(UpgradeRefused):
+            async with RawClient.connect(node, headers=[("Origin", origin)]):
+                pass
+        assert [request.status for request in node.requests] == [status]
+
+
 async def test_it_serves_tls() -> None:
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -331,6 +392,17 @@ async def test_it_serves_tls() -> None:
             await transport.send(['[null,"1","phoenix","heartbeat",{}]'])
             assert len(await transport.receive()) == 1
             await transport.close(timeout=5)
+            transport = await node.connector.open(nursery, endpoint)
+            node.drop(reset=True)
+            with pytest.raises(TransportClosed) as caught:
+                await transport.receive()
+            assert caught.value.code == 1006
+            stream = await node.open_stream()
+            await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(trio.BrokenResourceError):
+                while await stream.receive_some():
+                    pass
+            await stream.aclose()
 
 
 async def test_waiting_for_what_does_not_happen_says_what_did() -> None:
