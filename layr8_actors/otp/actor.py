@@ -23,7 +23,7 @@ logger = logging.getLogger("layr8_actors.otp")
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Returned from ``init``: run ``handle_continue(term)`` once start was reported, before any message (OTP: continue).
+    """Returned from ``init``: run ``handle_continue(term)`` after start was reported, before any message (OTP: same).
 
     Args:
         term: handed on.
@@ -44,7 +44,7 @@ class Actor:
     """The actor's own handle; set before ``init``."""
 
     nursery: trio.Nursery
-    """For helper tasks of this incarnation, which end with it; one that crashes is a crash of the actor. Set before ``init``."""
+    """For helper tasks of this incarnation; one that crashes is a crash of the actor. Set before ``init``."""
 
     overrides_terminate: ClassVar[bool] = False
 
@@ -90,10 +90,10 @@ class Actor:
         logger.warning("%s dropped an unexpected %s", type(self).__name__, type(message).__name__)
 
     async def terminate(self, reason: ExitReason) -> None:
-        """Clean up (OTP: terminate/2): after a crash, a kill by exit_child, an asked stop; not after a failed init or a brutal kill.
+        """Clean up after a crash, a kill by exit_child or an asked stop (OTP: terminate/2).
 
-        Runs shielded from cancellation, with the grace of the child spec as deadline. After an asked stop the helper
-        tasks still run meanwhile; after a crash they are gone.
+        It does not run after a failed init or a brutal kill. It is shielded from cancellation, with the grace of the
+        child spec as deadline. After an asked stop the helper tasks still run meanwhile; after a crash they are gone.
 
         Args:
             reason: how the actor ends.

@@ -28,7 +28,7 @@ logger = logging.getLogger("layr8_actors.otp")
 
 
 class ActorProcess:
-    """Runs one actor object until it crashes or is asked to end; it costs one task and one nursery, nothing per message.
+    """Runs one actor object until it crashes or is asked to end: one task and one nursery, nothing per message.
 
     Args:
         make: makes the actor object, afresh for this incarnation.
@@ -89,8 +89,8 @@ class ActorProcess:
             incarnation.on_gone = self._ref._forget
         error: Exception | None = None
         reason = ExitReason(ExitKind.SHUTDOWN)
+        actor: Actor | None = None
         try:
-            actor: Actor | None = None
             actor = self._make()
             async with trio.open_nursery() as nursery:
                 actor.ref = self._ref
@@ -149,7 +149,9 @@ class ActorProcess:
                     break
 
     def stop(self, reason: ExitReason) -> None:
-        """End the loop at its next checkpoint, in front of all that is queued; helper tasks live on until terminate has run.
+        """End the loop at its next checkpoint, in front of all that is queued.
+
+        Helper tasks live on until ``terminate`` has run.
 
         Args:
             reason: what ``terminate`` is told.

@@ -17,7 +17,7 @@ CALL_TIMEOUT = 5.0  # OTP: gen_server:call/2
 
 
 class Call(Generic[T]):
-    """The base of requests: ``class Get(Call[int])`` makes ``await ref.call(Get("k"))`` an ``int`` for type checkers."""
+    """The base of requests: ``class Get(Call[int])`` makes ``await ref.call(Get("k"))`` an ``int`` to type checkers."""
 
     __slots__ = ()
 

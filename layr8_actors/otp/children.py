@@ -29,7 +29,7 @@ class ChildState(Enum):
     """It waits for its next start."""
 
     STOPPING = "stopping"
-    """It was asked to end and has not ended."""
+    """It was asked to end, or has ended and the supervisor has yet to deal with that."""
 
     STOPPED = "stopped"
     """It does not run and will not be started by itself."""
@@ -149,15 +149,16 @@ class ChildRecord:
     def info(self) -> ChildInfo:
         """Return the record as plain data."""
         incarnation = self.incarnation
-        running = incarnation is not None and self.running
+        live = incarnation if self.running else None
+        ending = incarnation is not None and (incarnation.stop_requested or incarnation.done)
         return ChildInfo(
             id=self.spec.id,
-            handle=incarnation.handle if running and incarnation is not None else None,
-            state=ChildState.STOPPING if incarnation is not None and incarnation.stop_requested else self.state,
+            handle=None if live is None else live.handle,
+            state=ChildState.STOPPING if ending else self.state,
             type=self.spec.type,
             restart=self.spec.restart,
             incarnation=self.count,
-            started_at=incarnation.ready_at if running and incarnation is not None else None,
+            started_at=None if live is None else live.ready_at,
             restarts=self.restarts,
             next_restart_at=None if self.pending is None else self.pending.due,
             last_exit=self.last_exit,

@@ -23,7 +23,7 @@ class Shutdown(Exception):
 
 
 class Ignore(Exception):
-    """Raise it before readiness is reported to say that there is nothing to run, which is not a failure (OTP: ``ignore``)."""
+    """Raise it before readiness is reported: there is nothing to run, which is no failure (OTP: ``ignore``)."""
 
 
 class ExitKind(Enum):
@@ -42,7 +42,7 @@ class ExitKind(Enum):
     """The grace ran out, or somebody killed it with ``exit_child(id)``."""
 
     FATAL = "fatal"
-    """KeyboardInterrupt or SystemExit came out of the child; never restarted, it leaves through the supervisor's run."""
+    """KeyboardInterrupt or SystemExit came out of it; never restarted, that leaves through the supervisor's run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ class Mailbox(Generic[T]):
         return self._receive.receive_nowait()
 
     async def get_batch(self) -> list[T]:
-        """Return every message that waits, oldest first, waiting for one; always a checkpoint, a cancelled one takes nothing."""
+        """Return every message that waits, oldest first, at least one; a checkpoint, and cancelled it takes nothing."""
         batch = [await self.get()]
         try:
             # The bound keeps a crowd of waiting senders from growing one batch past what the mailbox may hold.

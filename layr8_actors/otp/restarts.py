@@ -126,7 +126,7 @@ class Restarts:
             pivot.attempt += 1
         group = self._children.group(pivot, self._strategy)
         members = [record for record in group if record.spec.restart is not Restart.TEMPORARY and not record.by_hand]
-        # Everybody waits from here on, also those who are still to be stopped: nobody is ever forgotten between the two.
+        # Everybody waits from here on, also who is still to be stopped: nobody is ever forgotten between the two.
         pending = self._wait_together(pivot, members, trio.current_time() + delay)
         for record in reversed(group):
             if record.incarnation is not None:

@@ -91,9 +91,12 @@ class SupervisorRun:
                         # Nothing is left to kill unless that was interrupted, by a second Ctrl-C for one.
                         control.kill_all()
         except BaseExceptionGroup as group:
-            if len(group.exceptions) > 1:
+            if len(group.exceptions) != 1:
                 raise
-            alone = group.exceptions[0]  # one exception must not gather a layer of group at each level of the tree
+            # One exception must not gather a layer of group at each level of the tree.
+            alone = group
+            while isinstance(alone, BaseExceptionGroup) and len(alone.exceptions) == 1:
+                alone = alone.exceptions[0]
         finally:
             self._finish()
         if alone is not None:

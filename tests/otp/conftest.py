@@ -116,6 +116,12 @@ def lab() -> Lab:
     return Lab()
 
 
+@pytest.fixture(scope="session")
+def make_lab() -> type[Lab]:
+    """For tests that need many of them."""
+    return Lab
+
+
 @pytest.fixture
 def settle() -> Callable[[], Any]:
     """Let everything happen that can happen without time passing."""

@@ -140,7 +140,7 @@ async def test_G1_messages_of_one_sender_are_handled_in_order_one_at_a_time(lab:
 
 async def test_G2_a_call_to_nobody_fails_at_once(lab: Any, box: Box) -> None:
     ref = ActorRef("w")
-    with pytest.raises(ActorNotRunning, match="'w'.*Echo"):
+    with pytest.raises(ActorNotRunning, match=r"'w'.*Echo"):
         await ref.call(Echo("x"))
     async with lab.running([Worker.child_spec(ref, box)]) as supervisor:
         await supervisor.terminate_child("w")
@@ -615,7 +615,7 @@ async def test_two_crashes_at_once_are_reported_as_the_group_they_are(lab: Any, 
                 raise OSError("in cleanup")
 
         worker.nursery.start_soon(crash)
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         raise ValueError("handler")
 
     async with lab.running([Worker.child_spec("w", box)]) as supervisor:
@@ -780,3 +780,75 @@ async def test_a_flood_does_not_starve_others(lab: Any, box: Box) -> None:
             nursery.cancel_scope.cancel()
         assert len(box.log) > 4900
         assert turns > 1000
+
+
+async def test_R7_an_interrupt_in_a_handler_cleans_up_and_gets_out(lab: Any, box: Box) -> None:
+    async def interrupt(worker: Worker) -> None:
+        raise KeyboardInterrupt
+
+    supervisor = lab.supervisor([lab.child("a"), Worker.child_spec("w", box)])
+    caught: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def run(*, task_status: trio.TaskStatus[Any]) -> None:
+            nonlocal caught
+            try:
+                await supervisor.run(task_status=task_status)
+            except KeyboardInterrupt as error:
+                caught = error
+
+        await nursery.start(run)
+        await supervisor.whereis("w").cast(interrupt)
+    assert type(caught) is KeyboardInterrupt  # and no group around it, neither the actor's nor the supervisor's
+    assert box.log == ["terminate fatal"]
+    assert box.incarnations == 1
+    assert lab.log == ["start a", "stop a"]
+
+
+async def test_a_call_that_waited_for_room_is_answered(lab: Any, box: Box, settle: Any) -> None:
+    ref = ActorRef("w", mailbox_capacity=1)
+    async with lab.running([Worker.child_spec(ref, box)]):
+        ref.cast_nowait(1.0)
+        await settle()
+        ref.cast_nowait("full")
+        assert await ref.call(Echo("x")) == "x"
+        assert box.log == ["full", "x"]
+
+
+async def test_an_actor_cannot_wait_for_its_own_end(lab: Any, box: Box, settle: Any) -> None:
+    async def stop(worker: Worker) -> None:
+        await worker.ref.stop()
+
+    async with lab.running([Worker.child_spec("w", box)]) as supervisor:
+        await supervisor.whereis("w").cast(stop)
+        await settle()
+        assert isinstance(lab.of(ChildExited)[0].error, CallingSelf)
+
+
+async def test_a_child_killed_in_its_init_did_not_start(lab: Any, box: Box, settle: Any) -> None:
+    async with lab.running([]) as supervisor:
+        box.init_delay = 10
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                with pytest.raises(ChildStartError, match="killed before it was ready"):
+                    await supervisor.start_child(Worker.child_spec("w", box))
+
+            nursery.start_soon(start)
+            await settle()
+            supervisor.exit_child("w")
+        assert trio.current_time() == 0
+        assert box.log == []
+
+
+async def test_without_a_supervisor_an_error_of_terminate_is_logged(caplog: Any) -> None:
+    class Untidy(Actor):
+        async def terminate(self, reason: ExitReason) -> None:
+            raise ValueError("untidy")
+
+    ref = ActorRef("u")
+    with caplog.at_level(logging.ERROR):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: Untidy.child_spec(ref).start(task_status=task_status))
+            nursery.cancel_scope.cancel()
+    assert [record.getMessage() for record in caplog.records] == ["terminate of actor 'u' raised"]

@@ -42,7 +42,8 @@ def test_I3_the_window_does_not_depend_on_the_phase_of_the_clock(phase: float) -
 @given(limit=st.integers(0, 5), period=st.floats(0.1, 10), gaps=st.lists(st.floats(0, 5), max_size=40))
 def test_I1_it_agrees_with_the_plain_definition(limit: int, period: float, gaps: list[float]) -> None:
     intensity = RestartIntensity(limit, period)
-    now, stamps = 0.0, []
+    now = 0.0
+    stamps: list[float] = []
     for gap in gaps:
         now += gap
         stamps = [stamp for stamp in stamps if now - stamp <= period] + [now]
