@@ -22,7 +22,7 @@ PIP = $(call within,900) $(BIN)/python -m pip --disable-pip-version-check --no-i
 INSTALL = $(PIP) install --quiet --constraint constraints.txt
 
 # pyright runs from its own wheel on node from a wheel; these keep it from asking an index or the machine for others.
-PYRIGHT = PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/pyright
+PYRIGHT = env PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/pyright
 
 ARGS ?=
 
