@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -125,7 +126,7 @@ class Actor:
         handle = ActorRef(ref) if isinstance(ref, str) else ref
         return ChildSpec(
             id=handle.id,
-            start=functools.partial(_run_actor, functools.partial(cls, *args), handle),
+            start=functools.partial(_run_actor, cls, args, handle),
             restart=restart,
             shutdown=shutdown,
             significant=significant,
@@ -133,5 +134,7 @@ class Actor:
         )
 
 
-async def _run_actor(make: functools.partial[Actor], ref: ActorRef, *, task_status: trio.TaskStatus[ActorRef]) -> None:
-    await ActorProcess(make, ref).run(task_status)
+def _run_actor(
+    actor: type[Actor], args: tuple[Any, ...], ref: ActorRef, *, task_status: trio.TaskStatus[ActorRef]
+) -> Coroutine[Any, Any, None]:
+    return ActorProcess(actor, args, ref).run(task_status)

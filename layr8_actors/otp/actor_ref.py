@@ -75,11 +75,11 @@ class ActorRef:
             raise ActorNotRunning(f"actor {self.id!r} is not running; it was asked {type(request).__name__}")
         seconds = checked_seconds("timeout", timeout, allow_infinity=True)
         reply: Reply[T] = Reply()
-        process.pending.add(reply)
+        process.pending[reply] = None
         try:
             return await reply.wait(process.mailbox, QueuedCall(request, reply, process), seconds)
         finally:
-            process.pending.discard(reply)
+            process.pending.pop(reply, None)
 
     async def cast(self, message: object) -> bool:
         """Send a message, waiting for room in the mailbox (OTP: gen_server:cast/2); always a checkpoint.
