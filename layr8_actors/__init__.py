@@ -16,4 +16,42 @@
 
 from __future__ import annotations
 
+import logging
+
+from .channel import (
+    ApiKeyProvider as ApiKeyProvider,
+    Callbacks as Callbacks,
+    Channel as Channel,
+    ChannelOptions as ChannelOptions,
+    ChannelState as ChannelState,
+    ChannelStatistics as ChannelStatistics,
+    LinkStatus as LinkStatus,
+    MessageStream as MessageStream,
+    Reply as Reply,
+    open_channel as open_channel,
+)
+from .errors import (
+    AlreadyConnected as AlreadyConnected,
+    ChannelClosed as ChannelClosed,
+    ConnectFailed as ConnectFailed,
+    Disconnected as Disconnected,
+    InvalidOption as InvalidOption,
+    JoinRejected as JoinRejected,
+    JoinTimeout as JoinTimeout,
+    Layr8Error as Layr8Error,
+    LocalProtocolError as LocalProtocolError,
+    NotConnected as NotConnected,
+    ProtocolError as ProtocolError,
+    RemoteProtocolError as RemoteProtocolError,
+    ReplyTimeout as ReplyTimeout,
+    RestartLimitExceeded as RestartLimitExceeded,
+    TopicDown as TopicDown,
+    TransportClosed as TransportClosed,
+)
+from .otp import Backoff as Backoff
+
 __version__ = "0.1.0"
+
+# A library must not print on its own account: without this, a program that configured no logging would see our errors
+# on stderr through logging's last resort.
+logging.getLogger("layr8_actors").addHandler(logging.NullHandler())

@@ -113,6 +113,7 @@ class Channel:
         is cancelled, unless another caller waits for the same attempt.
         """
         names = _checked_protocols(protocols)
+        await trio.lowlevel.checkpoint_if_cancelled()
         record = self._record
         if record.closing:
             raise record.closed_error()
