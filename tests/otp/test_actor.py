@@ -852,3 +852,26 @@ async def test_without_a_supervisor_an_error_of_terminate_is_logged(caplog: Any)
             await nursery.start(lambda task_status: Untidy.child_spec(ref).start(task_status=task_status))
             nursery.cancel_scope.cancel()
     assert [record.getMessage() for record in caplog.records] == ["terminate of actor 'u' raised"]
+
+
+async def test_G15_many_may_wait_for_the_same_end(lab: Any, settle: Any) -> None:
+    class Slow(Actor):
+        async def terminate(self, reason: ExitReason) -> None:
+            await trio.sleep(3)
+
+    async with lab.running([Slow.child_spec("s", restart=Restart.TEMPORARY)]) as supervisor:
+        ref = supervisor.whereis("s")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ref.stop)
+            nursery.start_soon(ref.stop)
+        assert trio.current_time() == 3
+        assert not ref.running
+
+
+async def test_the_first_exit_reason_counts(lab: Any, settle: Any) -> None:
+    first = ValueError("first")
+    async with lab.running([lab.child("a", restart=Restart.TEMPORARY)]) as supervisor:
+        supervisor.exit_child("a", first)
+        supervisor.exit_child("a", ValueError("second"))
+        await settle()
+        assert lab.of(ChildExited)[0].error is first

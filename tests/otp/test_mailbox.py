@@ -89,6 +89,8 @@ async def test_get_takes_all_that_is_queued_and_always_checkpoints() -> None:
     mailbox.put_back(2)
     assert mailbox.statistics().depth == 2
     assert await mailbox.get_batch() == [2, 3]
+    mailbox.put_back(4)
+    assert mailbox.get_nowait() == 4
     with pytest.raises(trio.WouldBlock):
         mailbox.get_nowait()
 

@@ -127,6 +127,20 @@ async def test_R7_it_leaves_a_nested_tree_as_one_exception(lab: Any) -> None:
     assert lab.log[3:] == ["stop x", "stop b", "stop a"]
 
 
+async def test_R7_two_at_once_leave_as_the_group_they_are(lab: Any) -> None:
+    supervisor = lab.supervisor(lab.children("ab"))
+    caught: BaseExceptionGroup[BaseException] | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_crash_soon, lab, "a", KeyboardInterrupt())
+        nursery.start_soon(_crash_soon, lab, "b", SystemExit())
+        try:
+            await supervisor.run()
+        except BaseExceptionGroup as error:
+            caught = error
+    assert caught is not None
+    assert {type(error) for error in caught.exceptions} == {KeyboardInterrupt, SystemExit}
+
+
 async def _crash_soon(lab: Any, id: str, error: BaseException) -> None:
     await trio.sleep(1)
     lab.end(id, error)

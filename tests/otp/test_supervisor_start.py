@@ -193,6 +193,7 @@ async def test_run_twice_at_once_is_refused(lab: Any) -> None:
 
 async def test_stop_and_management_of_a_supervisor_that_does_not_run(lab: Any) -> None:
     supervisor = lab.supervisor(lab.children("a"))
+    assert repr(supervisor) == "<Supervisor 'supervisor' not running>"
     await supervisor.stop()
     with pytest.raises(SupervisorNotRunning):
         supervisor.which_children()
