@@ -100,9 +100,9 @@ def _options(
     url: str | None, api_key: str | None, did: str, auth: Literal["query", "header"], hook: Hook
 ) -> ChannelOptions:
     if not url:
-        raise InvalidOption("URL", url, f"a ws:// or wss:// URL as the argument, or in {URL_VARIABLE}")
+        raise CycloptsError(msg=f"No URL: give it as the argument, or in {URL_VARIABLE}.")
     if not api_key:
-        raise InvalidOption("--api-key", api_key, f"the key as the option, or in {KEY_VARIABLE}")
+        raise CycloptsError(msg=f"No API key: give --api-key, or {KEY_VARIABLE}.")
     return ChannelOptions(ws_url=url, api_key=api_key, agent_did=did, auth=auth, on_event=hook)
 
 
@@ -181,12 +181,12 @@ def _json_object(text: str) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise InvalidOption("--body", text, 'a JSON object, such as \'{"content": "hello"}\'')
+        raise CycloptsError(msg='The --body is not a JSON object, such as \'{"content": "hello"}\'.')
     return content
 
 
 def _protocol_of(message_type: str) -> str:
     protocol, _, name = message_type.rpartition("/")  # DIDComm: a type is its protocol's URI, a slash, and a name
     if not protocol or not name:
-        raise InvalidOption("--type", message_type, f"a message type URI, such as {BASIC_MESSAGE}/message")
+        raise CycloptsError(msg=f"The --type is not a message type URI, such as {BASIC_MESSAGE}/message.")
     return protocol

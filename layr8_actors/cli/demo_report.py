@@ -18,8 +18,8 @@ ENOUGH_NUMBERS = 50
 
 FOOTER = (
     "the agents repeat a number until its receipt comes, because a send is at most once: lost = never received, or "
-    "pushed by the node into a socket that lived and never handed over; doubled = one push handed over twice; "
-    "cut off = pushed into a socket that died, and sent again"
+    "pushed by the node and not handed over although its socket lived or a later one came; doubled = one push handed "
+    "over twice; cut off = the unread end of a socket that died, sent again"
 )
 
 

@@ -1,8 +1,9 @@
 """The demo's accounts: which message was sent, pushed by the node, and handed to the application, and how often.
 
-Two books are compared that nobody keeps for both. The node writes down each message that it pushes, with the socket;
-the application writes down each one that the channel hands to it. What a socket that lives to the end was given has to
-arrive; what went into a socket that died may have died with it, and the sender repeats it.
+Two books are compared. The node writes down each message that it pushes, with the socket; the application writes down
+each one that the channel hands to it. TCP loses only the end of what it was given, and only when it dies: so all that
+went into a socket that lives has to arrive, and of one that died all up to the last message that did arrive. Behind
+that it may have died with the socket, and the sender repeats it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Account:
         unanswered: callers who wait still.
         received_once: numbers that the recipient acted on, once each.
         repeats: further attempts of numbers that it had, recognised and not acted on.
-        cut_off: messages pushed into a socket that died, and never read.
-        lost: numbers never received, and messages pushed into a socket that lived and never handed over.
+        cut_off: messages pushed into a socket that died, behind the last one that was read.
+        lost: numbers never received, and messages never handed over although their socket lived or a later one came.
         doubled: messages that the channel handed over more often than the node had pushed them.
         disordered: messages handed over after one that the node had pushed later.
     """
@@ -71,6 +72,7 @@ class _Message:
     outcome: Outcome = Outcome.OPEN
     pushes: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # socket, position in the node's book
     handed: int = 0
+    due: int = 0  # how many of the pushes have to arrive, as :meth:`Ledger._mark_due` found last
 
 
 class Ledger:
@@ -87,6 +89,7 @@ class Ledger:
         self._received: dict[str, Counter[int]] = {agent: Counter() for agent in agents}
         self._receipts: Counter[str] = Counter()
         self._pushes = 0
+        self._pushed_into: dict[int, list[_Message]] = {}
         self._unknown: Counter[str] = Counter()
         self._last_handed: Counter[str] = Counter()
         self._disordered: Counter[str] = Counter()
@@ -129,7 +132,9 @@ class Ledger:
             socket: the number of the recipient's socket.
         """
         self._pushes += 1
-        self._messages[wire_id].pushes.append((socket, self._pushes))
+        message = self._messages[wire_id]
+        message.pushes.append((socket, self._pushes))
+        self._pushed_into.setdefault(socket, []).append(message)
 
     # --- what the recipients write down -------------------------------------------------------------------------------
 
@@ -163,16 +168,22 @@ class Ledger:
     # --- what comes of it ---------------------------------------------------------------------------------------------
 
     def missing(self, living: Collection[int]) -> list[str]:
-        """Return the messages that a living socket was given and the application was not.
+        """Return the messages that have to arrive and were not handed over.
 
         Args:
             living: the numbers of the sockets that are open.
         """
-        return [
-            wire_id
-            for wire_id, message in self._messages.items()
-            if message.handed < sum(socket in living for socket, _ in message.pushes)
-        ]
+        self._mark_due(living)
+        return [wire_id for wire_id, message in self._messages.items() if message.handed < message.due]
+
+    def _mark_due(self, living: Collection[int]) -> None:
+        for message in self._messages.values():
+            message.due = 0
+        for socket, messages in self._pushed_into.items():
+            arrived = [index for index, message in enumerate(messages) if message.handed]
+            end = len(messages) if socket in living else max(arrived, default=-1) + 1
+            for message in messages[:end]:
+                message.due += 1
 
     def account(self, sender: str, recipient: str, living: Collection[int]) -> Account:
         """Add up one direction, the receipts that go along with it included.
@@ -182,6 +193,7 @@ class Ledger:
             recipient: who was to get them.
             living: the numbers of the sockets that are open at the end.
         """
+        self._mark_due(living)
         mine = [message for message in self._messages.values() if message.sender == sender]
         attempts = [message for message in mine if message.number is not None]
         outcomes = Counter(message.outcome for message in attempts)
@@ -190,8 +202,7 @@ class Ledger:
         lost = len(never)
         cut_off = 0
         for message in mine:
-            in_living = sum(socket in living for socket, _ in message.pushes)
-            gone = max(0, in_living - message.handed)
+            gone = max(0, message.due - message.handed)
             if message.number not in never:  # a number that never came is one loss, however often it was sent
                 lost += gone
             cut_off += max(0, len(message.pushes) - message.handed - gone)
