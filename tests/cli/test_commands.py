@@ -202,3 +202,11 @@ def test_without_the_extra_one_sentence_says_what_to_install(tmp_path_factory: p
     done = run("demo", PYTHONPATH=str(hidden))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "layr8-actors: this command needs the extra [cli]: pip install 'layr8-actors[cli]'\n"
+
+
+def test_ctrl_c_ends_the_demo_with_130_and_no_traceback() -> None:
+    with running("demo") as demo:
+        assert "two agents on an embedded node" in demo.stdout.readline()
+        status, out, err = demo.interrupt()
+    assert (status, err) == (130, "")
+    assert "ALL RIGHT" not in out
