@@ -1,10 +1,11 @@
-"""A CloudNode in a process of its own, so that a benchmark measures its client alone; prints its URL, ends with stdin."""
+"""A CloudNode in a process of its own, so that a benchmark measures its client alone; it ends with its stdin."""
 
 from __future__ import annotations
 
 import sys
 
 import trio
+
 from layr8_actors.testing import CloudNode
 
 

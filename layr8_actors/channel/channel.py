@@ -9,18 +9,27 @@ from typing import Any
 
 import trio
 
-from ..errors import Disconnected, InvalidOption, JoinRejected, NotConnected, ReplyTimeout, RestartLimitExceeded, TopicDown
+from ..errors import (
+    Disconnected,
+    InvalidOption,
+    JoinRejected,
+    NotConnected,
+    ReplyTimeout,
+    RestartLimitExceeded,
+    TopicDown,
+)
 from ..otp import ChildSpec, ChildType, Restart, Supervisor
 from ..phoenix import TopicStatus
 from .link import Link, Outgoing, Waiter
+from .message_stream import MessageStream
 from .messages import TopicEnded
 from .options import ChannelOptions
 from .record import ConnectRequest
 from .reply import Reply
-from .statistics import ChannelState, ChannelStatistics
+from .statistics import ChannelState, ChannelStatistics, take_statistics
 from .tree import Tree
 
-__all__ = ("Channel", "MessageStream", "open_channel")
+__all__ = ("Channel", "open_channel")
 
 MAX_TIMEOUTS_IN_A_ROW = 3
 """Replies that fail to come in a row before the topic is taken for hung: heartbeats only prove the socket's process."""
@@ -65,7 +74,7 @@ class Channel:
     def child_spec(
         options: ChannelOptions,
         *,
-        id: str = "channel",  # noqa: A002 - OTP's name for it
+        id: str = "channel",
         protocols: Sequence[str] | None = None,
         restart: Restart = Restart.PERMANENT,
     ) -> ChildSpec:
@@ -269,7 +278,7 @@ class Channel:
         if self._record.options.callbacks.on_message is not None:
             raise InvalidOption("callbacks.on_message", self._record.options.callbacks.on_message, "None, to iterate")
         self._record.read_by_user = True
-        return MessageStream(self._tree)
+        return MessageStream(self._record)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -288,7 +297,9 @@ class Channel:
         """Where the channel stands now, with the last error and when the next attempt is due; never blocks."""
         machine = self._record.machine
         waiting = machine.status.value == "waiting" and machine.deadline is not None
-        retry_in = max(0.0, machine.deadline - trio.current_time()) if waiting and machine.deadline is not None else None
+        retry_in = (
+            max(0.0, machine.deadline - trio.current_time()) if waiting and machine.deadline is not None else None
+        )
         return ChannelState(machine.status, machine.failures, machine.last_error, retry_in)
 
     @property
@@ -298,34 +309,7 @@ class Channel:
 
     def statistics(self) -> ChannelStatistics:
         """Counts since the start and gauges of this moment; never blocks."""
-        record = self._record
-        counters = record.counters
-        link = record.link
-        return ChannelStatistics(
-            transport=None if link is None else link.transport.name,
-            link=None if link is None else link.number,
-            links_opened=counters.links_opened,
-            drops=counters.drops,
-            rejoins=counters.rejoins,
-            attempts_failed=counters.attempts_failed,
-            sent=counters.sent,
-            replies=counters.replies,
-            replies_unclaimed=counters.replies_unclaimed,
-            reply_timeouts=counters.reply_timeouts,
-            sends_discarded=counters.sends_discarded,
-            messages_received=counters.messages_received,
-            messages_delivered=counters.messages_delivered,
-            messages_waiting=len(record.inbox),
-            messages_interrupted=counters.messages_interrupted,
-            messages_dropped=counters.messages_dropped,
-            callbacks_failed=counters.callbacks_failed,
-            frames_refused=counters.frames_refused,
-            frames_ignored=counters.frames_ignored,
-            outbox_waiting=0 if link is None else link.waiting_frames(),
-            replies_waiting=len(record.waiting),
-            reading_paused=record.reading_paused,
-            round_trip=record.round_trip,
-        )
+        return take_statistics(self._record)
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
@@ -340,34 +324,6 @@ class Channel:
         self._record.closing = True
         self._record.stop_requested.set()
         await self._record.over.wait()
-
-
-class MessageStream:
-    """The async iterator that :meth:`Channel.messages` returns."""
-
-    def __init__(self, tree: Tree) -> None:
-        self._record = tree.record
-
-    def __aiter__(self) -> MessageStream:
-        return self
-
-    async def __anext__(self) -> Any:
-        """Return the next payload. Checkpoints; a cancelled call has taken no message."""
-        record = self._record
-        await trio.lowlevel.checkpoint()
-        while not record.inbox:
-            if record.over.is_set():
-                if record.failure is not None:
-                    raise record.closed_error()
-                raise StopAsyncIteration
-            if record.arrived.is_set():
-                record.arrived = trio.Event()
-            await record.arrived.wait()
-        payload = record.inbox.popleft()
-        record.unhandled -= 1
-        record.counters.messages_delivered += 1
-        record.make_room()
-        return payload
 
 
 @asynccontextmanager
@@ -439,5 +395,3 @@ def _checked_protocols(protocols: object) -> tuple[str, ...]:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InvalidOption("protocols", protocols, allowed)
     return tuple(dict.fromkeys(names))
-
-

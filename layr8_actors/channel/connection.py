@@ -69,6 +69,8 @@ class Connection(Actor):
                     # A socket whose peer is deaf gets no handshake; one that we give up gets a civil goodbye.
                     link.farewell = "abort" if isinstance(error, TransportClosed) else "close"
                     self._finish(link, error)
+            case _:
+                await super().handle_cast(message)
 
     async def terminate(self, reason: ExitReason) -> None:
         """Asked to stop: write what is queued, leave the topic, close the socket. Crashed: report the loss."""

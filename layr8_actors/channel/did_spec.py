@@ -25,7 +25,7 @@ _CHILD_NAME_LENGTH = 12
 
 
 def derive_child_did(agent_did: str, parent_did: str) -> str:
-    """Check that ``agent_did`` is a child of ``parent_did``, or name one; done once, so that a reconnect keeps the name.
+    """Check that ``agent_did`` is a child of ``parent_did``, or name one; done once, so that reconnects keep the name.
 
     Args:
         agent_did: the DID given, or ``""`` to have one derived.
@@ -42,7 +42,9 @@ def derive_child_did(agent_did: str, parent_did: str) -> str:
         return f"{parent_did}:{''.join(source.choice(_CROCKFORD) for _ in range(_CHILD_NAME_LENGTH))}"
     prefix, _, segment = agent_did.rpartition(":")
     if prefix != parent_did or not segment:
-        raise InvalidOption("agent_did", agent_did, "with a parentDid: <parentDid>:<one segment without a colon>, or ''")
+        raise InvalidOption(
+            "agent_did", agent_did, "with a parentDid: <parentDid>:<one segment without a colon>, or ''"
+        )
     return agent_did
 
 

@@ -42,6 +42,8 @@ class Heartbeat(Actor):
         """Look again: there is a new socket, or it is read again after a pause."""
         if isinstance(message, WatchLink):
             self._nap.cancel(reason="the link has changed")
+        else:
+            await super().handle_cast(message)
 
     async def _watch(self) -> None:
         while True:

@@ -54,6 +54,8 @@ class Inbox(Actor):
             case Notify(error=error):
                 record.notices.append(error)
                 record.noticed.set()
+            case _:
+                await super().handle_cast(message)
 
     async def terminate(self, reason: ExitReason) -> None:
         """Report the message that on_message was at work on; it may have taken effect, so it is not repeated."""
@@ -124,6 +126,4 @@ class Inbox(Actor):
         except Exception as error:
             record = self._record
             record.counters.callbacks_failed += 1
-            record.emit(
-                CallbackFailed(at=trio.current_time(), topic=record.topic.topic, callback=name, error=error)
-            )
+            record.emit(CallbackFailed(at=trio.current_time(), topic=record.topic.topic, callback=name, error=error))

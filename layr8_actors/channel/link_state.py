@@ -34,7 +34,7 @@ __all__ = (
 )
 
 MAX_PERMANENT_REFUSALS = 3
-"""Permanent refusals in a row before the channel ends: one may be a node that is still starting, three are an answer."""
+"""Permanent refusals in a row before the channel ends: one may be a node that still starts, three are an answer."""
 
 
 class LinkStatus(enum.Enum):
@@ -137,9 +137,7 @@ class LinkMachine:
         ws_url: for error texts; it has no key in it.
     """
 
-    def __init__(
-        self, *, backoff: Backoff, join_timeout: float, random: random_module.Random, ws_url: str
-    ) -> None:
+    def __init__(self, *, backoff: Backoff, join_timeout: float, random: random_module.Random, ws_url: str) -> None:
         self._backoff = backoff
         self._join_timeout = join_timeout
         self._random = random

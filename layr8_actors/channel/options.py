@@ -118,7 +118,9 @@ class ChannelOptions:
             raise InvalidOption("api_key", api_key, "a non-empty str, or an async function that returns one")
         object.__setattr__(self, "ws_url", normalize_url(self.ws_url))
         if not isinstance(self.agent_did, str) or (self.agent_did and not self.agent_did.startswith("did:")):
-            raise InvalidOption("agent_did", self.agent_did, "a str that starts with 'did:', or '' for an ephemeral one")
+            raise InvalidOption(
+                "agent_did", self.agent_did, "a str that starts with 'did:', or '' for an ephemeral one"
+            )
         if not isinstance(self.callbacks, Callbacks):
             raise InvalidOption("callbacks", self.callbacks, "Callbacks(...)")
         spec = build_did_spec(self.did_spec, self.agent_did)
@@ -164,7 +166,8 @@ class ChannelOptions:
 
         Checkpoints only if the provider does; cancellation leaves nothing behind.
         """
-        key: object = self.api_key if isinstance(self.api_key, Secret) else await self.api_key()  # type: ignore[operator]
+        source = self.api_key
+        key: object = await source() if callable(source) else source
         if not isinstance(key, str | Secret) or not _reveal(key):
             raise InvalidOption("api_key()", key, "an async function that returns a non-empty str")
         return Endpoint(

@@ -1,7 +1,7 @@
 """Reconnector: the one owner of reconnection; it feeds the link's state machine and carries out what it commands.
 
-Every step from event to commands is taken between two checkpoints, so the machine in the record is never half way. After
-a restart it compares the machine with what Connection and Router hold and goes on from there.
+Every step from event to commands is taken between two checkpoints, so the machine in the record is never half way.
+After a restart it compares the machine with what Connection and Router hold and goes on from there.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class Reconnector(Actor):
                 self._do(machine.topic_lost(link, error, now))
             case Resynchronize():
                 self._resynchronize()
+            case _:
+                await super().handle_cast(message)
         self._serve_requests()
         self._set_alarm()
 
@@ -159,9 +161,7 @@ class Reconnector(Actor):
                 case ReportFailure(attempt=attempt, error=error, retry_in=retry_in):
                     record.counters.attempts_failed += 1
                     record.emit(
-                        AttemptFailed(
-                            at=now, topic=record.topic.topic, attempt=attempt, error=error, retry_in=retry_in
-                        )
+                        AttemptFailed(at=now, topic=record.topic.topic, attempt=attempt, error=error, retry_in=retry_in)
                     )
                 case GiveUp(error=rejected):
                     record.emit(GaveUp(at=now, topic=record.topic.topic, error=rejected))

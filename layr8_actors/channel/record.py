@@ -58,7 +58,7 @@ class Record:
         self.refs = Refs()  # never reset, so that a reply of an abandoned socket can match nothing
         self.counters = Counters()
 
-        # Written by Connection: the one open socket. Reconnector says which is being dialled, Connection when it is not.
+        # Written by Connection: the one open socket. Reconnector says which is dialled, Connection when it is not.
         self.link: Link | None = None
         self.dialling = 0
         self.reading_paused = False

@@ -96,6 +96,8 @@ class Router(Actor):
                 self._abandon_join(link)
             case TopicEnded(link=link, error=error):
                 self._topic_unresponsive(link, error)
+            case _:
+                await super().handle_cast(message)
 
     async def terminate(self, reason: ExitReason) -> None:
         """Release those who wait for a reply: it could still come, but nobody promises any more that it is matched."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from .link_state import LinkStatus
 
-__all__ = ("ChannelState", "ChannelStatistics", "Counters")
+if TYPE_CHECKING:
+    from .record import Record
+
+__all__ = ("ChannelState", "ChannelStatistics", "Counters", "take_statistics")
 
 
 @dataclasses.dataclass(slots=True)
@@ -106,3 +110,18 @@ class ChannelStatistics:
     replies_waiting: int
     reading_paused: bool
     round_trip: float | None
+
+
+def take_statistics(record: Record) -> ChannelStatistics:
+    """Put the counters and gauges of ``record`` together; never blocks."""
+    link = record.link
+    return ChannelStatistics(
+        **dataclasses.asdict(record.counters),
+        transport=None if link is None else link.transport.name,
+        link=None if link is None else link.number,
+        messages_waiting=len(record.inbox),
+        outbox_waiting=0 if link is None else link.waiting_frames(),
+        replies_waiting=len(record.waiting),
+        reading_paused=record.reading_paused,
+        round_trip=record.round_trip,
+    )

@@ -7,11 +7,14 @@ then what was read is routed and the inbox ends.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
 
 from ..errors import RestartLimitExceeded
 from ..otp import ActorRef, ChildSpec, Strategy, Supervisor
 from ..otp.events import LimitReached
+from ..otp.incarnation import Incarnation, incarnation_of
 from ..telemetry import Event
 from ..transport import Connector, TrioWebSocketConnector
 from .connection import Connection
@@ -22,6 +25,9 @@ from .options import RESTART_BACKOFF, ChannelOptions
 from .reconnector import Reconnector
 from .record import ConnectRequest, Record
 from .router import Router
+
+if TYPE_CHECKING:
+    from .channel import Channel
 
 __all__ = ("Tree",)
 
@@ -38,7 +44,7 @@ class Tree:
 
     def __init__(self, options: ChannelOptions) -> None:
         self.record = record = Record(options)
-        # What waits in a kept mailbox is bounded by the reader, which stops long before this many batches are unhandled.
+        # What waits in a kept mailbox is bounded by the reader, which stops long before so much is unhandled.
         capacity = 8 * options.inbox_capacity + 1024
         inbox = ActorRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
         router = ActorRef("router", mailbox_capacity=capacity, keep_mailbox=True)
@@ -75,7 +81,7 @@ class Tree:
         self.record.options.on_event(event)
 
     async def run(
-        self, handle: object, protocols: tuple[str, ...] | None, task_status: trio.TaskStatus[object]
+        self, handle: Channel, protocols: tuple[str, ...] | None, task_status: trio.TaskStatus[Channel]
     ) -> None:
         """Run the tree until it is asked to end, gives up, or is cancelled; then release everybody who waits.
 
@@ -128,9 +134,14 @@ class Tree:
 class _Started:
     """Reports the channel and not its supervisor as what has started."""
 
-    def __init__(self, handle: object, task_status: trio.TaskStatus[object]) -> None:
+    def __init__(self, handle: Channel, task_status: trio.TaskStatus[Channel]) -> None:
         self._handle = handle
         self._task_status = task_status
+
+    @property
+    def incarnation(self) -> Incarnation | None:
+        """Lets the channel's supervisor find the one above it, if any, through this status."""
+        return incarnation_of(self._task_status)
 
     def started(self, value: object = None) -> None:
         self._task_status.started(self._handle)

@@ -1,4 +1,4 @@
-"""A node that does what a test says, frame by frame: no sockets, so every moment of the channel's life can be held still.
+"""A node that does what a test says, frame by frame: no sockets, so each moment of a channel's life can be held still.
 
 Tests of the channel over a real WebSocket and a whole CloudNode are in ``test_channel_over_sockets.py``.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from layr8_actors.channel import Callbacks, ChannelOptions
 from layr8_actors.errors import ConnectFailed, TransportClosed
 from layr8_actors.phoenix import Frame, Serializer

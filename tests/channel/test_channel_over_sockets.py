@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
+
 from layr8_actors import (
     Backoff,
     Callbacks,
@@ -95,9 +96,7 @@ async def test_start_link_with_the_seeds_arguments_and_close() -> None:
 
 async def test_child_spec_runs_a_channel_in_a_supervisor() -> None:
     async with CloudNode() as node, trio.open_nursery() as nursery:
-        supervisor = Supervisor(
-            [Channel.child_spec(options(node), protocols=PROTOCOLS)], on_event=lambda event: None
-        )
+        supervisor = Supervisor([Channel.child_spec(options(node), protocols=PROTOCOLS)], on_event=lambda event: None)
         await nursery.start(supervisor.run)
         await node.wait_joined(ALICE)
         channel = supervisor.whereis("channel")
@@ -325,7 +324,7 @@ async def test_wss_through_an_ssl_context_and_a_localhost_name(free_of_leaks: No
 
 async def _copy(source: trio.abc.Stream, sink: trio.abc.Stream, scope: trio.CancelScope) -> None:
     try:
-        while data := await source.receive_some(65536):  # type: ignore[attr-defined]
+        while data := await source.receive_some(65536):
             await sink.send_all(data)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         scope.cancel()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from layr8_actors.channel import Callbacks, Channel, LinkStatus, open_channel
 from layr8_actors.channel.events import LinkClosed, LinkLost
 from layr8_actors.errors import ChannelClosed, InvalidOption

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from layr8_actors.channel import Channel, LinkStatus, open_channel
 from layr8_actors.channel.events import AssignedDidChanged
 from layr8_actors.errors import (
@@ -52,7 +53,9 @@ async def test_nothing_is_dialled_before_connect(node: Any) -> None:
             await channel.send_msg("message", {})
 
 
-async def test_the_first_frame_is_the_join_with_join_ref_equal_to_ref_and_the_payload_of_the_contract(node: Any) -> None:
+async def test_the_first_frame_is_the_join_with_join_ref_equal_to_ref_and_the_payload_of_the_contract(
+    node: Any,
+) -> None:
     async with open_channel(node.options()) as channel:
         await channel.connect([*PROTOCOLS, *PROTOCOLS, "*"])
         join = node.socket.frames[0]

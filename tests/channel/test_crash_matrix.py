@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from layr8_actors.channel import Channel, LinkStatus, open_channel
 from layr8_actors.errors import Disconnected
 from layr8_actors.phoenix import Frame
@@ -194,7 +195,9 @@ async def test_an_actor_crashed_while_waiting_keeps_the_date_of_the_next_attempt
         await prove_that_it_works(channel, node, calls, 1)
 
 
-async def test_messages_read_before_an_inbox_crash_are_delivered_once_and_the_one_in_hand_is_reported(node: Any) -> None:
+async def test_messages_read_before_an_inbox_crash_are_delivered_once_and_the_one_in_hand_is_reported(
+    node: Any,
+) -> None:
     taken: list[int] = []
     gate = trio.Event()
 

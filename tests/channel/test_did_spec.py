@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+
 from layr8_actors.channel.did_spec import build_did_spec, derive_child_did, join_payload
 from layr8_actors.errors import InvalidOption
 

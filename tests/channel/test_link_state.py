@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from layr8_actors.channel.link_state import (
     MAX_PERMANENT_REFUSALS,
     AbandonJoin,

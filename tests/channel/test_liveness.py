@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from layr8_actors.channel import Callbacks, LinkStatus, open_channel
 from layr8_actors.errors import TransportClosed
 from layr8_actors.phoenix import Frame

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+
 from layr8_actors.channel import Callbacks, ChannelOptions
 from layr8_actors.errors import InvalidOption
 from layr8_actors.otp import Backoff
@@ -60,7 +61,7 @@ def test_a_wrong_option_names_itself_the_type_and_what_is_allowed(option: str, v
 
 
 def test_a_callback_that_cannot_be_called_is_refused_by_name() -> None:
-    with pytest.raises(InvalidOption, match="callbacks.on_disconnect"):
+    with pytest.raises(InvalidOption, match=r"callbacks\.on_disconnect"):
         Callbacks(on_disconnect="log")  # type: ignore[arg-type]
 
 

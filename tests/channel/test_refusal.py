@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from layr8_actors.channel.refusal import is_permanent, is_permanent_reason
 from layr8_actors.errors import ConnectFailed, JoinRejected, TransportClosed
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from layr8_actors.channel import Callbacks, ChannelOptions, open_channel
 from layr8_actors.errors import ConnectFailed, Layr8Error
 from layr8_actors.telemetry import Event, log_event

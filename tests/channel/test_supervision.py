@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from layr8_actors.channel import Channel, open_channel
 from layr8_actors.errors import ChannelClosed, ConnectFailed, InvalidOption, JoinRejected, RestartLimitExceeded
 from layr8_actors.otp import ChildSpec, ChildType, Restart, Strategy, Supervisor
@@ -103,7 +104,11 @@ async def test_a_permanent_refusal_climbs_two_levels_with_its_cause(node: Any) -
     spec = Channel.child_spec(node.options(), protocols=PROTOCOLS)
     inner = Supervisor([spec], name="inner", max_restarts=0, on_event=node.events.append)
     outer = Supervisor(
-        [inner.child_spec("inner")], name="outer", max_restarts=0, strategy=Strategy.ONE_FOR_ALL, on_event=node.events.append
+        [inner.child_spec("inner")],
+        name="outer",
+        max_restarts=0,
+        strategy=Strategy.ONE_FOR_ALL,
+        on_event=node.events.append,
     )
     with pytest.RaisesGroup(RestartLimitExceeded) as caught:
         async with trio.open_nursery() as nursery:
