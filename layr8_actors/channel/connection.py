@@ -103,9 +103,8 @@ class Connection(Actor):
         self._heartbeat.cast_nowait(WatchLink())
         try:
             with link.scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write, link)
-                    await self._read(link)
+                self.nursery.start_soon(self._write, link)  # it ends when its transport or its outbox does
+                await self._read(link)
             if link.farewell == "close":
                 await opened.close(timeout=options.close_timeout)
         finally:
@@ -232,6 +231,8 @@ class Connection(Actor):
             # The reader ends the link: it still has to take what had arrived, and it learns the real close code.
             if record.reading_paused:
                 self._finish(link, error)
+        except trio.ClosedResourceError:
+            return  # the link has ended and closed its outbox
 
     def _batch(self, link: Link, queued: list[Outgoing | Flush | None]) -> list[str | bytes]:
         batch: list[str | bytes] = list(link.urgent)

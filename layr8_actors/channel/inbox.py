@@ -34,13 +34,23 @@ class Inbox(Actor):
 
     def __init__(self, record: Record) -> None:
         self._record = record
+        self._delivering = False
+        self._announcing = False
 
     async def init(self) -> None:
-        """Start both lanes; messages that were waiting before a crash are first in line."""
-        callbacks = self._record.options.callbacks
-        if callbacks.on_message is not None:
-            self.nursery.start_soon(self._deliver, callbacks.on_message)
-        self.nursery.start_soon(self._announce)
+        """Go on with what was waiting before a crash; it is first in line."""
+        self._start_lanes()
+
+    def _start_lanes(self) -> None:
+        # A lane runs only while there is something in it: an idle channel shall not pay for tasks.
+        record = self._record
+        on_message = record.options.callbacks.on_message
+        if record.inbox and on_message is not None and not self._delivering:
+            self._delivering = True
+            self.nursery.start_soon(self._deliver, on_message)
+        if record.notices and not self._announcing:
+            self._announcing = True
+            self.nursery.start_soon(self._announce)
 
     async def handle_cast(self, message: object) -> None:
         """Put messages and notices into their lanes."""
@@ -50,12 +60,12 @@ class Inbox(Actor):
                 record.inbox.extend(payloads)
                 if not record.read_by_user:
                     self._drop_unread()
-                record.arrived.set()
+                record.wake_readers()
             case Notify(error=error):
                 record.notices.append(error)
-                record.noticed.set()
             case _:
                 await super().handle_cast(message)
+        self._start_lanes()
 
     async def terminate(self, reason: ExitReason) -> None:
         """Report the message that on_message was at work on; it may have taken effect, so it is not repeated."""
@@ -83,12 +93,7 @@ class Inbox(Actor):
     async def _deliver(self, on_message: Callable[..., object]) -> None:
         record = self._record
         since_checkpoint = 0
-        while True:
-            if not record.inbox:
-                record.arrived = trio.Event()
-                await record.arrived.wait()
-                since_checkpoint = 0
-                continue
+        while record.inbox:
             since_checkpoint += 1
             if since_checkpoint >= MESSAGES_PER_CHECKPOINT:
                 since_checkpoint = 0
@@ -102,21 +107,19 @@ class Inbox(Actor):
             await self._call("on_message", on_message, payload)
             record.in_hand = None
             record.counters.messages_delivered += 1
+        self._delivering = False
 
     async def _announce(self) -> None:
         record = self._record
         callbacks = record.options.callbacks
-        while True:
-            if not record.notices:
-                record.noticed = trio.Event()
-                await record.noticed.wait()
-                continue
-            error = record.notices.popleft()
+        while record.notices:
+            error = record.notices.pop(0)
             if error is not None and callbacks.on_disconnect is not None:
                 await self._call("on_disconnect", callbacks.on_disconnect, error)
             elif error is None and callbacks.on_reconnect is not None:
                 await self._call("on_reconnect", callbacks.on_reconnect)
             await trio.lowlevel.checkpoint()
+        self._announcing = False
 
     async def _call(self, name: str, callback: Callable[..., object], *args: object) -> None:
         try:

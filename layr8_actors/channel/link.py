@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Literal
 
 import trio
@@ -118,6 +117,21 @@ class Link:
         outbox_capacity: frames that may wait before senders wait.
     """
 
+    __slots__ = (
+        "broken",
+        "drain",
+        "ended",
+        "error",
+        "farewell",
+        "heartbeat",
+        "number",
+        "opened_at",
+        "outbox",
+        "scope",
+        "transport",
+        "urgent",
+    )
+
     def __init__(
         self, number: int, transport: Transport, heartbeat: Heartbeat, opened_at: float, outbox_capacity: int
     ) -> None:
@@ -132,7 +146,7 @@ class Link:
         self.farewell: Literal["close", "abort"] = "abort"
         self.outbox: trio.MemorySendChannel[Outgoing | Flush | None]
         self.outbox, self.drain = trio.open_memory_channel[Outgoing | Flush | None](outbox_capacity)
-        self.urgent: deque[str | bytes] = deque()
+        self.urgent: list[str | bytes] = []
 
     def post(self, data: str | bytes) -> None:
         """Queue a frame of our own (join, leave, heartbeat) ahead of the users' frames; never waits.

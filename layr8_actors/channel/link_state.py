@@ -133,11 +133,13 @@ class LinkMachine:
     Args:
         backoff: delays between attempts.
         join_timeout: seconds for the answer to a join.
-        random: the source of jitter.
+        random: the source of jitter; ``None`` for a fresh one each time, which an idle channel need not keep.
         ws_url: for error texts; it has no key in it.
     """
 
-    def __init__(self, *, backoff: Backoff, join_timeout: float, random: random_module.Random, ws_url: str) -> None:
+    def __init__(
+        self, *, backoff: Backoff, join_timeout: float, random: random_module.Random | None = None, ws_url: str
+    ) -> None:
         self._backoff = backoff
         self._join_timeout = join_timeout
         self._random = random
@@ -340,7 +342,7 @@ class LinkMachine:
         if self.joined_at is not None and now - self.joined_at >= self._backoff.reset_after:
             self.failures = 0
         self.joined_at = None
-        self._wait(self._backoff.delay(self.failures, self._random), now)
+        self._wait(self._delay(), now)
         if not self._announced:
             return []
         self._announced = False
@@ -357,9 +359,12 @@ class LinkMachine:
             delay = self._backoff.maximum
         else:
             self.permanent_refusals = 0
-            delay = self._backoff.delay(self.failures, self._random)
+            delay = self._delay()
         self._wait(delay, now)
         return [ReportFailure(self.failures, error, delay)]
+
+    def _delay(self) -> float:
+        return self._backoff.delay(self.failures, self._random or random_module.Random())
 
     def _wait(self, delay: float, now: float) -> None:
         self.status = LinkStatus.WAITING

@@ -30,9 +30,7 @@ class MessageStream:
                 if record.failure is not None:
                     raise record.closed_error()
                 raise StopAsyncIteration
-            if record.arrived.is_set():
-                record.arrived = trio.Event()
-            await record.arrived.wait()
+            await record.news()
         payload = record.inbox.popleft()
         record.unhandled -= 1
         record.counters.messages_delivered += 1

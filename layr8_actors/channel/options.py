@@ -52,7 +52,7 @@ class Callbacks:
                 raise InvalidOption(f"callbacks.{field.name}", value, "a function, an async function, or None")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ChannelOptions:
     """Everything a channel is made from; immutable, and safe to print.
 
@@ -126,7 +126,8 @@ class ChannelOptions:
         spec = build_did_spec(self.did_spec, self.agent_did)
         if "parentDid" in spec:
             object.__setattr__(self, "agent_did", derive_child_did(self.agent_did, spec["parentDid"]))
-        object.__setattr__(self, "did_spec", spec)
+        if self.did_spec is not None:
+            object.__setattr__(self, "did_spec", dict(self.did_spec))  # what the caller changes later is not ours
         for name in ("heartbeat_interval", "connect_timeout", "join_timeout", "reply_timeout", "close_timeout"):
             checked_seconds(name, getattr(self, name), allow_zero=False)
         if checked_seconds("heartbeat_timeout", self.heartbeat_timeout_s, allow_zero=False) > self.heartbeat_interval:

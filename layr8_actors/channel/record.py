@@ -7,7 +7,6 @@ made between two checkpoints, so that an actor killed at any await leaves the re
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +50,43 @@ class Record:
         options: as the user gave them.
     """
 
+    __slots__ = (
+        "_arrived",
+        "_room",
+        "assigned_did",
+        "capabilities",
+        "closing",
+        "connect_requests",
+        "counters",
+        "crashes_on_one_frame",
+        "dialling",
+        "failure",
+        "in_hand",
+        "inbox",
+        "joins",
+        "link",
+        "machine",
+        "notices",
+        "options",
+        "over",
+        "read_by_user",
+        "reading_paused",
+        "refs",
+        "round_trip",
+        "routed",
+        "routed_so_far",
+        "serializer",
+        "stop_requested",
+        "timeouts_in_a_row",
+        "topic",
+        "topic_link",
+        "unhandled",
+        "unrouted",
+        "waiting",
+    )
+
     def __init__(self, options: ChannelOptions) -> None:
         self.options = options
-        self.random = random.Random()
         self.serializer = Serializer(max_size=options.max_message_size)
         self.refs = Refs()  # never reset, so that a reply of an abandoned socket can match nothing
         self.counters = Counters()
@@ -64,7 +97,8 @@ class Record:
         self.reading_paused = False
 
         # Written by Router: frames to route, the topic, who waits for which reply, messages on their way to Inbox.
-        self.unrouted: deque[tuple[int, Frame]] = deque()
+        self.unrouted: list[tuple[int, Frame]] = []
+        self.routed_so_far = 0
         self.routed: list[Any] = []
         self.topic = Topic(f"plugins:{options.agent_did}")
         self.topic_link = 0
@@ -78,16 +112,13 @@ class Record:
 
         # Written by Inbox: messages in order of arrival, and lifecycle notices for the two other callbacks.
         self.inbox: deque[Any] = deque()
-        self.notices: deque[Exception | None] = deque()
+        self.notices: list[Exception | None] = []
         self.in_hand: tuple[Any] | None = None
         self.read_by_user = options.callbacks.on_message is not None
-        self.arrived = trio.Event()
-        self.noticed = trio.Event()
+        self._arrived: trio.Event | None = None
 
         # Written by Reconnector: the state of the link and who waits in connect.
-        self.machine = LinkMachine(
-            backoff=options.backoff, join_timeout=options.join_timeout, random=self.random, ws_url=options.ws_url
-        )
+        self.machine = LinkMachine(backoff=options.backoff, join_timeout=options.join_timeout, ws_url=options.ws_url)
         self.connect_requests: list[ConnectRequest] = []
 
         # Written by the tree: why the channel ends, once it does. Anybody may ask for the end.
@@ -98,7 +129,7 @@ class Record:
 
         # Inbound frames read and not handled yet, wherever they are: Connection adds, Router and Inbox subtract.
         self.unhandled = 0
-        self._room = trio.Event()
+        self._room: trio.Event | None = None
 
     # --- backpressure -------------------------------------------------------------------------------------------------
 
@@ -114,7 +145,7 @@ class Record:
     def make_room(self) -> None:
         """Wake the reader if it may go on: called when messages were handled, or somebody began to wait for a reply."""
         # Half the limit is the low-water mark: without the gap the reader would wake for each single message.
-        if self.reading_paused and self.unhandled <= self.read_limit() // 2:
+        if self._room is not None and self.unhandled <= self.read_limit() // 2:
             self._room.set()
 
     async def room(self) -> None:
@@ -122,6 +153,19 @@ class Record:
         while self.unhandled >= self.read_limit():
             self._room = trio.Event()
             await self._room.wait()
+            self._room = None
+
+    def wake_readers(self) -> None:
+        """Wake whoever iterates: messages have come, or the end has."""
+        if self._arrived is not None:
+            self._arrived.set()
+            self._arrived = None
+
+    async def news(self) -> None:
+        """Wait for :meth:`wake_readers`. Checkpoints; cancellation leaves nothing behind."""
+        if self._arrived is None:
+            self._arrived = trio.Event()
+        await self._arrived.wait()
 
     # --- telemetry ----------------------------------------------------------------------------------------------------
 
@@ -178,7 +222,7 @@ class Record:
             request.finish(self.closed_error())
         self.connect_requests.clear()
         self.over.set()
-        self.arrived.set()
+        self.wake_readers()
 
     def closed_error(self) -> ChannelClosed:
         """A fresh error for a caller who comes late, with the reason of the end as its cause."""

@@ -28,7 +28,7 @@ from ..phoenix import (
     TopicStatus,
     TopicUnmatched,
 )
-from .did_spec import join_payload
+from .did_spec import build_did_spec, join_payload
 from .events import AssignedDidChanged, TopicJoined, TopicLost
 from .link_state import AbandonJoin, JoinTopic
 from .messages import (
@@ -70,8 +70,9 @@ class Router(Actor):
     async def init(self) -> Continue:
         """Look at what the last incarnation left."""
         record = self._record
-        if record.unrouted and record.crashes_on_one_frame >= MAX_CRASHES_ON_ONE_FRAME:
-            link, _ = record.unrouted.popleft()
+        if record.routed_so_far < len(record.unrouted) and record.crashes_on_one_frame >= MAX_CRASHES_ON_ONE_FRAME:
+            link, _ = record.unrouted[record.routed_so_far]
+            record.routed_so_far += 1
             record.unhandled -= 1
             record.crashes_on_one_frame = 0
             record.refuse_frame(link, RemoteProtocolError("this frame crashed the router twice"))
@@ -101,7 +102,7 @@ class Router(Actor):
 
     async def terminate(self, reason: ExitReason) -> None:
         """Release those who wait for a reply: it could still come, but nobody promises any more that it is matched."""
-        if reason.kind is ExitKind.ERROR and self._record.unrouted:
+        if reason.kind is ExitKind.ERROR and self._record.routed_so_far < len(self._record.unrouted):
             self._record.crashes_on_one_frame += 1
         self._record.fail_waiting("the router was restarted before the reply came", cause=reason.error)
 
@@ -114,8 +115,8 @@ class Router(Actor):
             return  # its end is on the way to Reconnector
         record.topic_link = number
         record.timeouts_in_a_row = 0
-        spec = record.options.did_spec or {}
-        link.post(record.serializer.encode(record.topic.join(record.refs.next(), join_payload(spec, protocols))))
+        payload = join_payload(build_did_spec(record.options.did_spec, record.options.agent_did), protocols)
+        link.post(record.serializer.encode(record.topic.join(record.refs.next(), payload)))
 
     def _abandon_join(self, number: int) -> None:
         record = self._record
@@ -139,14 +140,16 @@ class Router(Actor):
     def _route(self) -> None:
         record = self._record
         unrouted = record.unrouted
-        while unrouted:
-            # The frame stays first in the queue until it is done with, so that a crash loses none.
-            link, frame = unrouted[0]
+        while record.routed_so_far < len(unrouted):
+            # A frame counts as routed only when it is done with, so that a crash loses none.
+            link, frame = unrouted[record.routed_so_far]
             if not self._route_one(link, frame):
                 record.unhandled -= 1
-            unrouted.popleft()
+            record.routed_so_far += 1
             if record.crashes_on_one_frame:
                 record.crashes_on_one_frame = 0
+        unrouted.clear()
+        record.routed_so_far = 0
         if record.routed:
             self._inbox.cast_nowait(MessagesArrived(record.routed))
             record.routed = []

@@ -72,7 +72,6 @@ class Tree:
             backoff=RESTART_BACKOFF,
             name=f"channel {options.agent_did or 'plugins:'}",
             on_event=self._on_event,
-            random=record.random,
         )
 
     def _on_event(self, event: Event) -> None:

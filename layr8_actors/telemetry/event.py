@@ -30,6 +30,7 @@ class Event:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def describe(self) -> str:
-        """One line for people."""
-        rest = " ".join(f"{key}={value!r}" for key, value in self.fields().items() if key != "at")
+        """One line for people, without the fields that hold a user's data (``repr=False``)."""
+        shown = [field.name for field in dataclasses.fields(self) if field.repr and field.name != "at"]
+        rest = " ".join(f"{name}={getattr(self, name)!r}" for name in shown)
         return f"{type(self).__name__} {rest}".rstrip()
