@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import trio
 
-from ..errors import UnknownRequest
+from ..errors import InvalidOption, UnknownRequest
 from .actor_process import ActorProcess
 from .actor_ref import ActorRef
 from .call import Reply
@@ -47,7 +48,34 @@ class Actor:
     nursery: trio.Nursery
     """For helper tasks of this incarnation; one that crashes is a crash of the actor. Set before ``init``."""
 
+    process: ActorProcess | None = None
+    """What runs this actor; for the library alone. Set before ``init``."""
+
     overrides_terminate: ClassVar[bool] = False
+
+    _deadline: float = math.inf
+
+    @property
+    def deadline(self) -> float:
+        """When ``handle_timeout`` is due, in seconds of ``trio.current_time()``; ``math.inf``, the default, for never.
+
+        It may be set at any time, in ``__init__`` too, by the actor's methods and by any task of the same Trio run: an
+        actor that waits for messages then waits until the new deadline. It is no checkpoint. Messages leave it as it
+        is (OTP: a gen_server's own time-out is called off by any message; this one is like gen_statem's generic
+        ``{timeout, Name}``). It costs no task, and it dies with the incarnation.
+
+        Raises:
+            InvalidOption: it is set to NaN, or to what is no number.
+        """
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        if isinstance(deadline, bool) or not isinstance(deadline, (int, float)) or math.isnan(deadline):
+            raise InvalidOption("deadline", deadline, "seconds of trio.current_time(), or math.inf")
+        self._deadline = deadline
+        if self.process is not None:
+            self.process.deadline_changed(deadline)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -89,6 +117,14 @@ class Actor:
             message: what was sent.
         """
         logger.warning("%s dropped an unexpected %s", type(self).__name__, type(message).__name__)
+
+    async def handle_timeout(self) -> None:
+        """Do what ``deadline`` was set for (OTP: ``{noreply, State, Timeout}``, handle_info(timeout)); else nothing.
+
+        It runs once, at the deadline or as soon after it as the handler in hand has returned and the messages that
+        were queued with it are handled; in front of any later message, and never once a stop has begun. ``deadline``
+        is ``math.inf`` again by then. A crash here is a crash of the actor.
+        """
 
     async def terminate(self, reason: ExitReason) -> None:
         """Clean up after a crash, a kill by exit_child or an asked stop (OTP: terminate/2).

@@ -43,6 +43,7 @@ class ActorProcess:
         "_gone",
         "_incarnation",
         "_loop_scope",
+        "_parked",
         "_ref",
         "_started",
         "_stop_reason",
@@ -68,7 +69,8 @@ class ActorProcess:
         """The calls that have no answer yet: queued, in hand, or deferred."""
         self._current: Reply[Any] | None = None
         self._incarnation: Incarnation | None = None
-        self._loop_scope = trio.CancelScope()
+        self._loop_scope: trio.CancelScope | None = None
+        self._parked = False
         self._started = False
         self._stop_reason: ExitReason | None = None
         self._terminate_begun = False
@@ -97,6 +99,7 @@ class ActorProcess:
             actor = self._actor(*self._args)
             async with trio.open_nursery() as nursery:
                 actor.ref = self._ref
+                actor.process = self
                 actor.nursery = nursery
                 continuation = await actor.init()
                 task_status.started(self._ref)
@@ -104,12 +107,15 @@ class ActorProcess:
                 if incarnation is not None:
                     incarnation.on_stop = self.stop
                     incarnation.on_kill = self._cut_terminate_short
-                with self._loop_scope:
-                    if continuation is not None:
-                        await actor.handle_continue(continuation.term)
-                    await self._loop(actor)
+                # A deadline that came ends the scope, which can be used only once; a stop ends the loop.
+                while self._stop_reason is None:
+                    with trio.CancelScope() as self._loop_scope:
+                        if continuation is not None:
+                            term, continuation = continuation.term, None
+                            await actor.handle_continue(term)
+                        await self._loop(actor, self._loop_scope)
                 # Only an asked stop comes here; helper tasks are alive, so terminate may still use them.
-                await self._end(actor, self._stop_reason or reason)
+                await self._end(actor, self._stop_reason)
                 nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
         except Exception as raised:
             # One layer only: it is the nursery above that wrapped it, a group of the user's own stays as it is.
@@ -128,12 +134,25 @@ class ActorProcess:
         if error is not None and (incarnation is not None or not reason.clean):
             raise error
 
-    async def _loop(self, actor: Actor) -> None:
+    async def _loop(self, actor: Actor, scope: trio.CancelScope) -> None:
         mailbox = self.mailbox
         while True:
-            item = await mailbox.get()
+            if actor.deadline <= trio.current_time():
+                await trio.lowlevel.checkpoint()  # a stop goes first, and a deadline that is always due starves nobody
+                if actor.deadline <= trio.current_time():
+                    actor.deadline = math.inf
+                    await actor.handle_timeout()
+                continue
+            # The scope has a deadline only while the task waits here: it must never cancel a handler.
+            scope.deadline = actor.deadline
+            self._parked = True
+            try:
+                item = await mailbox.get()
+            finally:
+                self._parked = False
+                scope.deadline = math.inf
             if trio.current_effective_deadline() == -math.inf:
-                # Told to end just as the message came: leave it to the next incarnation, nothing was begun.
+                # Told to end, or due, just as the message came: leave it to whoever is next, nothing was begun.
                 mailbox.put_back(item)
                 await trio.lowlevel.checkpoint()
             while True:
@@ -159,9 +178,20 @@ class ActorProcess:
         Args:
             reason: what ``terminate`` is told.
         """
-        if self._stop_reason is None:
-            self._stop_reason = reason
+        if self._stop_reason is not None:
+            return
+        self._stop_reason = reason
+        if self._loop_scope is not None:
             self._loop_scope.cancel(reason=f"actor {self._ref.id} was asked to stop")
+
+    def deadline_changed(self, deadline: float) -> None:
+        """Let the loop wake up at ``deadline``, if it waits now; else it looks for itself before it waits.
+
+        Args:
+            deadline: seconds of ``trio.current_time()``.
+        """
+        if self._parked and self._loop_scope is not None:
+            self._loop_scope.deadline = deadline
 
     async def stop_and_wait(self, reason: ExitReason, timeout: float) -> None:
         """End the incarnation and wait until it is gone; see :meth:`ActorRef.stop`."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
+from types import TracebackType
 from typing import Any
 
 import trio
@@ -65,6 +67,7 @@ class Supervisor:
         self.on_event = on_event
         self.random = Random() if random is None else random
         self._run: SupervisorRun | None = None
+        self._block: AbstractAsyncContextManager[None] | None = None
         if auto_shutdown != "never":
             raise InvalidOption("auto_shutdown", auto_shutdown, '"never"')
         if not callable(on_event):
@@ -143,6 +146,63 @@ class Supervisor:
             return
         run.request_stop()
         await run.ended.wait()
+
+    def request_stop(self) -> None:
+        """Begin what :meth:`stop` does, without waiting for it; no checkpoint, so a hook of events may call it too.
+
+        Idempotent; it does nothing where the supervisor does not run.
+        """
+        if self._run is not None:
+            self._run.request_stop()
+
+    async def __aenter__(self) -> Supervisor:
+        """Run the tree in a nursery of its own for the length of an ``async with`` block.
+
+        Checkpoints until all static children are ready; cancellation stops those that are. A supervisor that gives up
+        cancels the block.
+
+        Returns:
+            The supervisor.
+
+        Raises:
+            ChildStartError: a static child did not start; those before it were stopped again.
+            SupervisionError: it runs already.
+        """
+        block = self._run_around()
+        await block.__aenter__()
+        self._block = block
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        """Stop the children in reverse order, wait until they are gone, and let the block's error out as it is.
+
+        Checkpoints; cancellation changes nothing but what comes out.
+
+        Raises:
+            RestartLimitExceeded: it had given up. Only with another error of the block do both come as a group.
+        """
+        block, self._block = self._block, None
+        assert block is not None
+        return await block.__aexit__(kind, error, traceback)
+
+    @asynccontextmanager
+    async def _run_around(self) -> AsyncIterator[None]:
+        alone: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.run)
+                try:
+                    yield
+                finally:
+                    self.request_stop()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) != 1:
+                raise
+            alone = group.exceptions[0]  # the nursery's own layer, and no other
+        if alone is not None:
+            raise alone
 
     def child_spec(
         self,
