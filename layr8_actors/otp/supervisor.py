@@ -190,17 +190,21 @@ class Supervisor:
     @asynccontextmanager
     async def _run_around(self) -> AsyncIterator[None]:
         alone: BaseException | None = None
+        own: Exception | None = None
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.run)
                 try:
                     yield
+                except Exception as error:
+                    own = error  # Trio would put a copy in its place where it is a group
+                    raise
                 finally:
                     self.request_stop()
         except BaseExceptionGroup as group:
             if len(group.exceptions) != 1:
                 raise
-            alone = group.exceptions[0]  # the nursery's own layer, and no other
+            alone = own or group.exceptions[0]  # without the nursery's own layer, and no other
         if alone is not None:
             raise alone
 
