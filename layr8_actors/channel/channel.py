@@ -319,10 +319,12 @@ class Channel:
         Whoever still waits for a reply gets ChannelClosed. It never raises on account of the node: what cannot be done
         within ``close_timeout`` seconds is cut short.
 
+        A channel that is a permanent child is restarted by its supervisor like any other that ends: use
+        ``terminate_child`` there.
+
         Checkpoints; a cancelled close goes on by itself. Called from within a callback it ends that callback too.
         """
-        self._record.closing = True
-        self._record.stop_requested.set()
+        self._tree.request_stop()
         await self._record.over.wait()
 
 

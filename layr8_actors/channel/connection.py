@@ -75,6 +75,8 @@ class Connection(Actor):
     async def terminate(self, reason: ExitReason) -> None:
         """Asked to stop: write what is queued, leave the topic, close the socket. Crashed: report the loss."""
         link = self._record.link
+        if reason.kind is ExitKind.SHUTDOWN:
+            self._record.closing = True  # cancelled from outside it is an end too, and no loss to report
         if reason.kind is ExitKind.SHUTDOWN and link is not None and link.error is None:
             try:
                 await self._say_goodbye(link)

@@ -32,24 +32,21 @@ class Heartbeat(Actor):
     def __init__(self, record: Record, connection: ActorRef) -> None:
         self._record = record
         self._connection = connection
-        self._nap = trio.CancelScope()
 
     async def init(self) -> None:
-        """Start the watch; a socket that is open already is watched at once."""
-        self.nursery.start_soon(self._watch)
+        """Watch from now on; a socket that is open already is watched at once."""
+        self.deadline = self._beat(trio.current_time())
 
     async def handle_cast(self, message: object) -> None:
         """Look again: there is a new socket, or it is read again after a pause."""
         if isinstance(message, WatchLink):
-            self._nap.cancel(reason="the link has changed")
+            self.deadline = self._beat(trio.current_time())
         else:
             await super().handle_cast(message)
 
-    async def _watch(self) -> None:
-        while True:
-            deadline = self._beat(trio.current_time())
-            with trio.CancelScope(deadline=deadline) as self._nap:
-                await trio.sleep_forever()
+    async def handle_timeout(self) -> None:
+        """A heartbeat is due, or the time for a reply is over."""
+        self.deadline = self._beat(trio.current_time())
 
     def _beat(self, now: float) -> float:
         """Do what is due and return when to look again."""

@@ -7,6 +7,7 @@ After a restart it compares the machine with what Connection and Router hold and
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -44,20 +45,28 @@ class Reconnector(Actor):
         connection: dials and drops.
         router: joins and leaves.
         inbox: tells the user.
+        end_channel: begins the end of the whole tree, without waiting for it.
     """
 
-    def __init__(self, record: Record, connection: ActorRef, router: ActorRef, inbox: ActorRef) -> None:
+    def __init__(
+        self,
+        record: Record,
+        connection: ActorRef,
+        router: ActorRef,
+        inbox: ActorRef,
+        end_channel: Callable[[], None],
+    ) -> None:
+        self._end_channel = end_channel
         self._record = record
         self._connection = connection
         self._router = router
         self._inbox = inbox
-        self._nap = trio.CancelScope()
 
     async def init(self) -> None:
         """Learn how things stand, and set the clock for what is due."""
         self._resynchronize()
         self._serve_requests()
-        self.nursery.start_soon(self._timer)
+        self._set_alarm()
 
     async def handle_cast(self, message: object) -> None:
         """Hand one event to the machine."""
@@ -83,18 +92,15 @@ class Reconnector(Actor):
         self._serve_requests()
         self._set_alarm()
 
-    async def _timer(self) -> None:
-        machine = self._record.machine
-        while True:
-            deadline = math.inf if machine.deadline is None else machine.deadline
-            with trio.CancelScope(deadline=deadline) as self._nap:
-                await trio.sleep_forever()
-            self._do(machine.timer_fired(trio.current_time()))
-            self._serve_requests()
+    async def handle_timeout(self) -> None:
+        """A join was not answered, or a wait is over."""
+        self._do(self._record.machine.timer_fired(trio.current_time()))
+        self._serve_requests()
+        self._set_alarm()
 
     def _set_alarm(self) -> None:
         deadline = self._record.machine.deadline
-        self._nap.deadline = math.inf if deadline is None else deadline
+        self.deadline = math.inf if deadline is None else deadline
 
     def _resynchronize(self) -> None:
         record = self._record
@@ -166,7 +172,8 @@ class Reconnector(Actor):
                 case GiveUp(error=rejected):
                     record.emit(GaveUp(at=now, topic=record.topic.topic, error=rejected))
                     record.failure = rejected
-                    record.stop_requested.set()
+                    record.closing = True
+                    self._end_channel()
 
 
 def _copy(error: Exception) -> Exception:

@@ -76,7 +76,6 @@ class Record:
         "routed",
         "routed_so_far",
         "serializer",
-        "stop_requested",
         "timeouts_in_a_row",
         "topic",
         "topic_link",
@@ -121,10 +120,9 @@ class Record:
         self.machine = LinkMachine(backoff=options.backoff, join_timeout=options.join_timeout, ws_url=options.ws_url)
         self.connect_requests: list[ConnectRequest] = []
 
-        # Written by the tree: why the channel ends, once it does. Anybody may ask for the end.
+        # Written by the tree: why the channel ends, once it does.
         self.failure: Layr8Error | None = None
         self.closing = False
-        self.stop_requested = trio.Event()
         self.over = trio.Event()
 
         # Inbound frames read and not handled yet, wherever they are: Connection adds, Router and Inbox subtract.

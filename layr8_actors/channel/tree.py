@@ -61,7 +61,7 @@ class Tree:
                 connection, record, connector, router, heartbeat, reconnector, shutdown=options.close_timeout
             ),
             Heartbeat.child_spec(heartbeat, record, connection),
-            Reconnector.child_spec(reconnector, record, connection, router, inbox),
+            Reconnector.child_spec(reconnector, record, connection, router, inbox, self.request_stop),
         ]
         self.router = router
         self.supervisor = Supervisor(
@@ -97,26 +97,20 @@ class Tree:
         """
         record = self.record
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._stop_when_asked)
-                if protocols is not None:
-                    self.request_connect(ConnectRequest(protocols, persist=True))
-                try:
-                    await self.supervisor.run(task_status=_Started(handle, task_status))
-                except RestartLimitExceeded as error:
-                    record.failure = error
-                nursery.cancel_scope.cancel()
+            if protocols is not None:
+                self.request_connect(ConnectRequest(protocols, persist=True))
+            await self.supervisor.run(task_status=_Started(handle, task_status))
+        except RestartLimitExceeded as error:
+            record.failure = error
         finally:
             record.end()
         if record.failure is not None:
             raise record.failure
 
-    async def _stop_when_asked(self) -> None:
-        try:
-            await self.record.stop_requested.wait()
-        finally:
-            self.record.closing = True  # cancelled from outside, it is an end all the same and no loss
-        await self.supervisor.stop()
+    def request_stop(self) -> None:
+        """Begin the ordered end; :attr:`Record.over` tells when it is done."""
+        self.record.closing = True
+        self.supervisor.request_stop()
 
     def request_connect(self, request: ConnectRequest) -> None:
         """Put a caller of connect into the list that Reconnector serves."""
