@@ -60,6 +60,7 @@ class Connection(Actor):
                     self._reconnector.cast_nowait(LinkFailed(number, error))
                 else:
                     self._busy = True
+                    self._dialling = trio.CancelScope()  # made here, so that a drop right behind finds the right one
                     self.nursery.start_soon(self._run_link, number)
             case DropLink(link=number, error=error):
                 if self._record.dialling == number:
@@ -118,7 +119,7 @@ class Connection(Actor):
         options = self._record.options
         deadline = trio.current_time() + options.connect_timeout
         transport: Transport | None = None
-        with trio.CancelScope() as self._dialling:
+        with self._dialling:
             try:
                 with trio.fail_at(deadline):
                     endpoint = await options.endpoint()

@@ -201,7 +201,7 @@ class LinkMachine:
             return [DropLink(link, ConnectFailed(self._ws_url, "the dial was given up before it succeeded"))]
         self.link_open = True
         if self.status is LinkStatus.LEAVING:
-            return []  # the drop that was asked for is on its way
+            return [DropLink(self.link, self._leaving_because or ConnectFailed(self._ws_url, "called off"))]
         return self._join(now)
 
     def link_failed(self, link: int, error: Exception, now: float) -> list[Command]:

@@ -247,6 +247,19 @@ async def test_a_cancelled_connect_leaves_nothing(node: Any, moment: str) -> Non
         await assert_nothing_is_left_and_connect_works_again(channel, node)
 
 
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_connect_cancelled_after_any_number_of_turns_leaves_nothing(node: Any, turns: int) -> None:
+    async with open_channel(node.options()) as channel:
+        node.hold_joins = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.connect, PROTOCOLS)
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        await settle()
+        await assert_nothing_is_left_and_connect_works_again(channel, node)
+
+
 async def test_connect_called_again_at_once_after_a_cancelled_one_joins_over_one_socket(node: Any) -> None:
     node.hold_joins = True
     async with open_channel(node.options()) as channel:

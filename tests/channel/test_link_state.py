@@ -97,11 +97,11 @@ def test_a_withdrawn_connect_drops_the_dial_and_the_next_connect_waits_for_its_e
     assert machine.connect_requested(PROTOCOLS) == [OpenLink(2)]
 
 
-def test_a_dial_that_opens_after_it_was_withdrawn_does_not_join() -> None:
+def test_a_dial_that_opens_after_it_was_withdrawn_is_dropped_and_does_not_join() -> None:
     machine = new_machine()
     machine.connect_requested(PROTOCOLS)
     machine.connect_withdrawn()
-    assert machine.link_opened(1, 0.0) == []
+    assert kinds(machine.link_opened(1, 0.0)) == [DropLink]
     assert kinds(machine.link_lost(1, LOST, 0.0)) == [FinishConnect]
 
 
