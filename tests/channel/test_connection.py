@@ -1,0 +1,71 @@
+"""The Connection actor alone, message by message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from layr8_actors.channel.connection import Connection
+from layr8_actors.channel.link_state import DropLink, OpenLink
+from layr8_actors.channel.messages import LinkFailed
+from layr8_actors.channel.record import Record
+from layr8_actors.errors import ConnectFailed
+from layr8_actors.otp import ActorRef
+
+CALLED_OFF = ConnectFailed("ws://node.test/plugin_socket/websocket", "called off")
+
+
+class Notes:
+    """A ref whose casts are written down."""
+
+    def __init__(self) -> None:
+        self.messages: list[object] = []
+
+    def cast_nowait(self, message: object) -> bool:
+        self.messages.append(message)
+        return True
+
+
+def new_connection(node: Any, nursery: trio.Nursery, reconnector: Notes) -> tuple[Connection, Record]:
+    record = Record(node.options())
+    sink: Any = Notes()
+    notes: Any = reconnector
+    connection = Connection(record, node, sink, sink, notes)
+    connection.ref = ActorRef("connection")
+    connection.nursery = nursery
+    return connection, record
+
+
+async def test_a_drop_right_behind_a_dial_calls_off_that_dial_and_not_the_last_one(node: Any) -> None:
+    reconnector = Notes()
+    node.dial_gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        connection, record = new_connection(node, nursery, reconnector)
+        record.dialling = 1
+        await connection.handle_cast(OpenLink(1))
+        await connection.handle_cast(DropLink(1, CALLED_OFF))  # before the dial's task has had a turn
+        await wait_all_tasks_blocked()
+        assert (node.dialling, record.dialling, record.link) == (0, 0, None)
+        assert [type(message) for message in reconnector.messages] == [LinkFailed]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_second_dial_while_one_is_under_way_fails_and_the_first_goes_on(node: Any) -> None:
+    reconnector = Notes()
+    node.dial_gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        connection, record = new_connection(node, nursery, reconnector)
+        record.dialling = 1
+        await connection.handle_cast(OpenLink(1))
+        await wait_all_tasks_blocked()
+        await connection.handle_cast(OpenLink(2))
+        (failed,) = reconnector.messages
+        assert isinstance(failed, LinkFailed)
+        assert failed.link == 2
+        node.dial_gate.set()
+        await wait_all_tasks_blocked()
+        assert record.link is not None
+        assert (record.link.number, node.dials) == (1, 1)
+        nursery.cancel_scope.cancel()
