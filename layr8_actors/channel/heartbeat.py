@@ -29,6 +29,8 @@ class Heartbeat(Actor):
         connection: is told to drop a socket on which a heartbeat stays unanswered.
     """
 
+    helpers = False
+
     def __init__(self, record: Record, connection: ActorRef) -> None:
         self._record = record
         self._connection = connection

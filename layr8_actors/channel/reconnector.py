@@ -48,6 +48,8 @@ class Reconnector(Actor):
         end_channel: begins the end of the whole tree, without waiting for it.
     """
 
+    helpers = False
+
     def __init__(
         self,
         record: Record,

@@ -62,6 +62,8 @@ class Router(Actor):
         reconnector: is told how joins, the topic and the link end.
     """
 
+    helpers = False
+
     def __init__(self, record: Record, inbox: ActorRef, reconnector: ActorRef) -> None:
         self._record = record
         self._inbox = inbox

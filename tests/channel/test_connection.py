@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import trio
@@ -12,7 +13,6 @@ from layr8_actors.channel.link_state import DropLink, OpenLink
 from layr8_actors.channel.messages import LinkFailed
 from layr8_actors.channel.record import Record
 from layr8_actors.errors import ConnectFailed
-from layr8_actors.otp import ActorRef
 
 CALLED_OFF = ConnectFailed("ws://node.test/plugin_socket/websocket", "called off")
 
@@ -33,8 +33,7 @@ def new_connection(node: Any, nursery: trio.Nursery, reconnector: Notes) -> tupl
     sink: Any = Notes()
     notes: Any = reconnector
     connection = Connection(record, node, sink, sink, notes)
-    connection.ref = ActorRef("connection")
-    connection.nursery = nursery
+    connection.process = SimpleNamespace(nursery=nursery)  # type: ignore[assignment]
     return connection, record
 
 
