@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import trio
 
-from ..errors import InvalidOption, UnknownRequest
+from ..errors import InvalidOption, SupervisionError, UnknownRequest
 from .actor_process import ActorProcess
 from .actor_ref import ActorRef
 from .call import Reply
@@ -45,8 +45,8 @@ class Actor:
     ref: ActorRef
     """The actor's own handle; set before ``init``."""
 
-    nursery: trio.Nursery
-    """For helper tasks of this incarnation; one that crashes is a crash of the actor. Set before ``init``."""
+    helpers: ClassVar[bool] = True
+    """Whether the actor may start helper tasks; a class that never does says False and saves the nursery's memory."""
 
     process: ActorProcess | None = None
     """What runs this actor; for the library alone. Set before ``init``."""
@@ -54,6 +54,17 @@ class Actor:
     overrides_terminate: ClassVar[bool] = False
 
     _deadline: float = math.inf
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """For helper tasks of this incarnation, from ``init`` on; one that crashes is a crash of the actor.
+
+        Raises:
+            SupervisionError: there is none: the class says ``helpers = False``, or the actor does not run yet.
+        """
+        if self.process is None:
+            raise SupervisionError(f"{type(self).__name__} does not run yet, so it has no nursery")
+        return self.process.nursery
 
     @property
     def deadline(self) -> float:
@@ -75,7 +86,7 @@ class Actor:
             raise InvalidOption("deadline", deadline, "seconds of trio.current_time(), or math.inf")
         self._deadline = deadline
         if self.process is not None:
-            self.process.deadline_changed(deadline)
+            self.process.mailbox.interrupt()  # where it waits, it shall see how long for
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..errors import CallTimeout
+from ..errors import CallTimeout, SupervisionError
 from .call import QueuedCall, Reply
 from .child_spec import WORKER_SHUTDOWN
 from .exit_reason import ExitKind, ExitReason, died
@@ -17,7 +18,7 @@ from .incarnation import Incarnation, incarnation_of
 from .mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from .actor import Actor
+    from .actor import Actor, Continue
     from .actor_ref import ActorRef
 
 __all__ = ("ActorProcess",)
@@ -28,7 +29,10 @@ SHUTDOWN = ExitReason(ExitKind.SHUTDOWN)
 
 
 class ActorProcess:
-    """Runs one actor object until it crashes or is asked to end: one task and one nursery, nothing per message.
+    """Runs one actor object until it crashes or is asked to end, in one task.
+
+    An actor with helper tasks has a nursery, and inside it a scope for its loop alone. One without has but one cancel
+    scope, that of its incarnation: an idle actor shall cost next to nothing.
 
     Args:
         actor: the class, of which this incarnation gets an object of its own.
@@ -42,9 +46,9 @@ class ActorProcess:
         "_current",
         "_gone",
         "_incarnation",
-        "_loop_scope",
-        "_parked",
+        "_nursery",
         "_ref",
+        "_scope",
         "_started",
         "_stop_reason",
         "_terminate_begun",
@@ -69,8 +73,8 @@ class ActorProcess:
         """The calls that have no answer yet: queued, in hand, or deferred."""
         self._current: Reply[Any] | None = None
         self._incarnation: Incarnation | None = None
-        self._loop_scope: trio.CancelScope | None = None
-        self._parked = False
+        self._nursery: trio.Nursery | None = None
+        self._scope: trio.CancelScope | None = None
         self._started = False
         self._stop_reason: ExitReason | None = None
         self._terminate_begun = False
@@ -78,8 +82,8 @@ class ActorProcess:
         self._terminate_scope: trio.CancelScope | None = None
         self._gone: trio.Event | None = None
 
-    async def run(self, task_status: trio.TaskStatus[ActorRef]) -> None:
-        """Run the incarnation to its end.
+    def run(self, task_status: trio.TaskStatus[ActorRef]) -> Coroutine[Any, Any, None]:
+        """Run the incarnation to its end: returns what does so once it is awaited, by a task of its own.
 
         Args:
             task_status: of the task; the actor is ready when its ``init`` has returned.
@@ -87,6 +91,11 @@ class ActorProcess:
         Raises:
             Exception: what the actor crashed with; a group of one is unwrapped.
         """
+        if isinstance(task_status, Incarnation) and not self._actor.helpers:
+            task_status.scope_entered = True  # by us
+        return self._run(task_status)
+
+    async def _run(self, task_status: trio.TaskStatus[ActorRef]) -> None:
         self.task = trio.lowlevel.current_task()
         self.mailbox = self._ref._bind(self)  # before init, so that messages sent meanwhile are queued
         self._incarnation = incarnation = incarnation_of(task_status)
@@ -96,30 +105,24 @@ class ActorProcess:
         reason = SHUTDOWN
         actor: Actor | None = None
         try:
-            actor = self._actor(*self._args)
-            async with trio.open_nursery() as nursery:
-                actor.ref = self._ref
-                actor.process = self
-                actor.nursery = nursery
-                continuation = await actor.init()
-                task_status.started(self._ref)
-                self._started = True
-                if incarnation is not None:
-                    incarnation.on_stop = self.stop
-                    incarnation.on_kill = self._cut_terminate_short
-                # A deadline that came ends the scope, which can be used only once; a stop ends the loop.
-                while self._stop_reason is None:
-                    with trio.CancelScope() as self._loop_scope:
-                        if continuation is not None:
-                            term, continuation = continuation.term, None
-                            await actor.handle_continue(term)
-                        await self._loop(actor, self._loop_scope)
-                # Only an asked stop comes here; helper tasks are alive, so terminate may still use them.
-                await self._end(actor, self._stop_reason)
-                nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
+            if self._actor.helpers:
+                async with trio.open_nursery() as self._nursery:
+                    actor = self._make()
+                    continuation = await self._init(actor, task_status)
+                    with trio.CancelScope() as self._scope:
+                        await self._loop(actor, continuation)
+                    # Only an asked stop comes here; helper tasks are alive, so terminate may still use them.
+                    await self._end(actor, self._stop_reason or SHUTDOWN)
+                    self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
+            else:
+                with task_status.scope if isinstance(task_status, Incarnation) else trio.CancelScope() as scope:
+                    actor = self._make()
+                    continuation = await self._init(actor, task_status)
+                    self._scope = scope
+                    await self._loop(actor, continuation)
         except Exception as raised:
             # One layer only: it is the nursery above that wrapped it, a group of the user's own stays as it is.
-            grouped = isinstance(raised, ExceptionGroup) and len(raised.exceptions) == 1
+            grouped = self._actor.helpers and isinstance(raised, ExceptionGroup) and len(raised.exceptions) == 1
             error = raised.exceptions[0] if grouped and isinstance(raised, ExceptionGroup) else raised
         finally:
             try:
@@ -134,28 +137,46 @@ class ActorProcess:
         if error is not None and (incarnation is not None or not reason.clean):
             raise error
 
-    async def _loop(self, actor: Actor, scope: trio.CancelScope) -> None:
+    def _make(self) -> Actor:
+        actor = self._actor(*self._args)
+        actor.ref = self._ref
+        actor.process = self
+        return actor
+
+    async def _init(self, actor: Actor, task_status: trio.TaskStatus[ActorRef]) -> Continue | None:
+        continuation = await actor.init()
+        task_status.started(self._ref)
+        self._started = True
+        if self._incarnation is not None:
+            self._incarnation.on_stop = self.stop
+            self._incarnation.on_kill = self._cut_terminate_short
+        return continuation
+
+    async def _loop(self, actor: Actor, continuation: Continue | None) -> None:
+        if self._stop_reason is not None:
+            return  # asked for while init ran
+        if continuation is not None:
+            await actor.handle_continue(continuation.term)
         mailbox = self.mailbox
         while True:
-            if actor.deadline <= trio.current_time():
-                await trio.lowlevel.checkpoint()  # a stop goes first, and a deadline that is always due starves nobody
-                if actor.deadline <= trio.current_time():
-                    actor.deadline = math.inf
-                    await actor.handle_timeout()
-                continue
-            # The scope has a deadline only while the task waits here: it must never cancel a handler.
-            scope.deadline = actor.deadline
-            self._parked = True
-            try:
-                item = await mailbox.get()
-            finally:
-                self._parked = False
-                scope.deadline = math.inf
+            if actor.deadline == math.inf:
+                await mailbox.wait()
+            else:
+                with trio.CancelScope(deadline=actor.deadline):
+                    await mailbox.wait()
             if trio.current_effective_deadline() == -math.inf:
-                # Told to end, or due, just as the message came: leave it to whoever is next, nothing was begun.
-                mailbox.put_back(item)
+                # Told to end just as a message or the deadline came: nothing was begun, leave it to whoever is next.
                 await trio.lowlevel.checkpoint()
+            if actor.deadline <= trio.current_time():
+                actor.deadline = math.inf
+                await actor.handle_timeout()
+                continue
+            # All that is queued, at the price of one wake-up; it is bounded by the mailbox.
             while True:
+                try:
+                    item = mailbox.get_nowait()
+                except trio.WouldBlock:
+                    break
                 if type(item) is QueuedCall:
                     if item.incarnation is self:
                         self._current = reply = item.reply
@@ -164,11 +185,7 @@ class ActorProcess:
                         self._current = None
                 else:
                     await actor.handle_cast(item)
-                # All that is queued, at the price of one wake-up; it is bounded by the mailbox.
-                try:
-                    item = mailbox.get_nowait()
-                except trio.WouldBlock:
-                    break
+                item = None  # an idle actor keeps no message alive
 
     def stop(self, reason: ExitReason = SHUTDOWN) -> None:
         """End the loop at its next checkpoint, in front of all that is queued.
@@ -181,17 +198,19 @@ class ActorProcess:
         if self._stop_reason is not None:
             return
         self._stop_reason = reason
-        if self._loop_scope is not None:
-            self._loop_scope.cancel(reason=f"actor {self._ref.id} was asked to stop")
+        if self._scope is not None:
+            self._scope.cancel(reason=f"actor {self._ref.id} was asked to stop")
 
-    def deadline_changed(self, deadline: float) -> None:
-        """Let the loop wake up at ``deadline``, if it waits now; else it looks for itself before it waits.
+    @property
+    def nursery(self) -> trio.Nursery:
+        """Where the actor's helper tasks live.
 
-        Args:
-            deadline: seconds of ``trio.current_time()``.
+        Raises:
+            SupervisionError: the actor's class says that it has none.
         """
-        if self._parked and self._loop_scope is not None:
-            self._loop_scope.deadline = deadline
+        if self._nursery is None:
+            raise SupervisionError(f"actor {self._ref.id!r} has no nursery: {self._actor.__name__}.helpers is False")
+        return self._nursery
 
     async def stop_and_wait(self, reason: ExitReason, timeout: float) -> None:
         """End the incarnation and wait until it is gone; see :meth:`ActorRef.stop`."""

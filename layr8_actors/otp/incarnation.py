@@ -47,6 +47,7 @@ class Incarnation:
         "ready_at",
         "reason",
         "scope",
+        "scope_entered",
         "second_error",
         "spec",
         "stop_deadline",
@@ -69,6 +70,8 @@ class Incarnation:
         self._notify = notify
         self._wake = wake
         self.scope = trio.CancelScope(shield=True)
+        self.scope_entered = False
+        """Set by a child that enters the scope itself, around less than the whole of its run."""
         self.task: trio.lowlevel.Task | None = None
 
         self.handle: object = None
@@ -120,9 +123,13 @@ class Incarnation:
         fatal = True
         try:
             try:
-                # The scope is inside the handler: it takes its own Cancelled out of a mixed group first.
-                with self.scope:
-                    await self.spec.start(task_status=self)
+                child = self.spec.start(task_status=self)
+                if self.scope_entered:
+                    await child
+                else:
+                    # The scope is inside the handler: it takes its own Cancelled out of a mixed group first.
+                    with self.scope:
+                        await child
             except Exception as error:
                 raised = error
             fatal = False

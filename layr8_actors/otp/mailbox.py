@@ -1,7 +1,12 @@
-"""A bounded queue in front of an actor: a Trio memory channel that knows why it was closed."""
+"""A bounded queue in front of an actor: a Trio memory channel that knows why it was closed.
+
+The channel is opened when a message has to wait, and dropped when there is none: for an idle actor it would be a fifth
+of its memory (2 KiB, measured on Trio 0.35), with nothing in it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -43,14 +48,16 @@ class Mailbox(Generic[T]):
         InvalidOption: ``capacity`` is not a whole number >= 1.
     """
 
-    __slots__ = ("_front", "_receive", "_send", "capacity", "closed_with", "owner")
+    __slots__ = ("_front", "_reader", "_receive", "_send", "capacity", "closed_with", "owner")
 
     def __init__(self, owner: str, capacity: int = MAILBOX_CAPACITY) -> None:
         self.owner = owner
         self.capacity = checked_count("mailbox_capacity", capacity, minimum=1)
         self.closed_with: ExitReason | None = None
-        self._front: list[T] = []  # taken out but not begun: one at most in practice, and a deque costs 760 bytes
-        self._send, self._receive = trio.open_memory_channel[T](capacity)
+        self._front: list[T] = []  # in front of the channel: handed to a reader that waited, or given back
+        self._reader: trio.lowlevel.Task | None = None
+        self._send: trio.MemorySendChannel[T] | None = None
+        self._receive: trio.MemoryReceiveChannel[T] | None = None
 
     async def put(self, item: T) -> None:
         """Append ``item``, waiting for room; a checkpoint, and when it is cancelled the item was not appended.
@@ -63,8 +70,13 @@ class Mailbox(Generic[T]):
             ActorNotRunning: it was closed before.
         """
         self._check_open()
+        if self._reader is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._hand_over(item)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
         try:
-            await self._send.send(item)
+            await self._open().send(item)
         except trio.BrokenResourceError:
             # Trio's own words never leave this class: a client must not crash with an error of our plumbing.
             assert self.closed_with is not None
@@ -83,8 +95,11 @@ class Mailbox(Generic[T]):
             ActorNotRunning: the mailbox is closed.
         """
         self._check_open()
+        if self._reader is not None:
+            self._hand_over(item)
+            return True
         try:
-            self._send.send_nowait(item)
+            self._open().send_nowait(item)
         except trio.WouldBlock:
             return False
         return True
@@ -102,12 +117,49 @@ class Mailbox(Generic[T]):
         if not self.try_put(item):
             raise MailboxFull(f"the mailbox of {self.owner!r} holds {self.capacity} messages, which is its capacity")
 
-    async def get(self) -> T:
-        """Return the oldest message, waiting for one; always a checkpoint, and a cancelled one takes nothing."""
-        if self._front:
+    def _hand_over(self, item: T) -> None:
+        # Left where the reader will look instead of sent along with its wake-up: cancelled meanwhile, it loses nothing.
+        self._front.append(item)
+        self.interrupt()
+
+    def _open(self) -> trio.MemorySendChannel[T]:
+        if self._send is None:
+            self._send, self._receive = trio.open_memory_channel[T](self.capacity)
+        return self._send
+
+    async def wait(self) -> None:
+        """Wait until there may be a message, or :meth:`interrupt`; always a checkpoint.
+
+        Raises:
+            ActorNotRunning: the mailbox is closed.
+        """
+        if self._front or self._receive is not None:
             await trio.lowlevel.checkpoint()
-            return self._front.pop(0)
-        return await self._receive.receive()
+            return
+        self._check_open()
+        self._reader = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._reader = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def interrupt(self) -> None:
+        """Make the reader return from :meth:`wait`, if it is there; no checkpoint."""
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            trio.lowlevel.reschedule(reader)
+
+    async def get(self) -> T:
+        """Return the oldest message, waiting for one; always a checkpoint, and a cancelled one takes nothing.
+
+        Raises:
+            ActorNotRunning: the mailbox is closed.
+        """
+        while True:
+            await self.wait()
+            with contextlib.suppress(trio.WouldBlock):
+                return self.get_nowait()
 
     def get_nowait(self) -> T:
         """Return the oldest message.
@@ -117,7 +169,13 @@ class Mailbox(Generic[T]):
         """
         if self._front:
             return self._front.pop(0)
-        return self._receive.receive_nowait()
+        if self._receive is None:
+            raise trio.WouldBlock
+        try:
+            return self._receive.receive_nowait()
+        except trio.WouldBlock:
+            self._send = self._receive = None  # nothing in it, and nobody waits for room
+            raise
 
     async def get_batch(self) -> list[T]:
         """Return every message that waits, oldest first, at least one; a checkpoint, and cancelled it takes nothing."""
@@ -152,11 +210,16 @@ class Mailbox(Generic[T]):
         dropped = self.statistics().depth
         self.closed_with = reason
         self._front.clear()
-        self._receive.close()
+        if self._receive is not None:
+            self._receive.close()
+            self._send = self._receive = None
+        self.interrupt()
         return dropped
 
     def statistics(self) -> MailboxStatistics:
         """Return what the mailbox holds at this moment."""
+        if self._receive is None:
+            return MailboxStatistics(len(self._front), self.capacity, 0)
         statistics = self._receive.statistics()
         depth = statistics.current_buffer_used + len(self._front)
         return MailboxStatistics(depth, self.capacity, statistics.tasks_waiting_send)
