@@ -137,7 +137,6 @@ FOREIGN = {
     "await",
     "BaseExceptionGroup",
     "cli",
-    "constraints.txt",
     "demo",
     "exc_info",
     "ExceptionGroup",
@@ -196,11 +195,11 @@ def spans(text: str) -> Iterator[str]:
 
 
 def unknown_names(text: str, known: set[str]) -> list[str]:
-    """The names in backticks of a text that neither the package nor ``FOREIGN`` has."""
+    """The names in backticks of a text that neither the package nor ``FOREIGN`` has, and that no file has."""
     unknown = []
     for span in spans(text):
         found = re.fullmatch(r"([A-Za-z_][\w.]*)(?:\(.*\)|=.*)?", span)
-        if found is None or span in FOREIGN or found[1] in FOREIGN:
+        if found is None or span in FOREIGN or found[1] in FOREIGN or (ROOT / span).exists():
             continue
         first, _, rest = found[1].partition(".")
         if rest and first in VARIABLES:
