@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ActorNotRunning, ChildNotFound
 from .child_spec import ChildSpec, ChildType, Restart
 from .exit_reason import ExitReason
-from .incarnation import Incarnation
+from .incarnation import Incarnation, Owner
 from .restart_timers import PendingRestart
 from .strategy import Strategy
 
@@ -109,14 +109,12 @@ class ChildRecord:
         self.last_exit: ExitReason | None = None
         self.on_gone: Callable[[], None] | None = None
 
-    def begin(
-        self, path: tuple[str, ...], notify: Callable[[Incarnation], None], wake: Callable[[], None]
-    ) -> Incarnation:
+    def begin(self, supervisor: tuple[str, ...], owner: Owner) -> Incarnation:
         """Make the next incarnation and move to STARTING."""
         self.count += 1
         self.state = ChildState.STARTING
         self.by_hand = False
-        self.incarnation = Incarnation(self.spec, self.count, (*path, self.spec.id), notify, wake)
+        self.incarnation = Incarnation(self.spec, self.count, supervisor, owner)
         return self.incarnation
 
     def ready(self, *, by_supervisor: bool) -> None:

@@ -5,13 +5,26 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
 from .child_spec import ChildSpec
 from .exit_reason import ExitKind, ExitReason
 
-__all__ = ("Incarnation", "incarnation_of")
+__all__ = ("Incarnation", "Owner", "incarnation_of")
+
+NORMAL = ExitReason(ExitKind.NORMAL)
+
+
+class Owner(Protocol):
+    """Who is told about an incarnation, in the task of the child."""
+
+    def wake(self) -> None:
+        """The child is ready."""
+
+    def ended(self, incarnation: Incarnation) -> None:
+        """The child has ended; called once."""
 
 
 class Incarnation:
@@ -24,14 +37,13 @@ class Incarnation:
     Args:
         spec: the child.
         number: 1 for the first run of the child, and so on.
-        path: the names from the root supervisor down to the child.
-        notify: called once, when the run has ended.
-        wake: called when the child is ready.
+        supervisor: the names from the root supervisor down to the child's own.
+        owner: told when the child is ready, and when it has ended.
     """
 
     __slots__ = (
-        "_notify",
-        "_wake",
+        "_owner",
+        "_supervisor",
         "done",
         "dropped",
         "ended_at",
@@ -42,7 +54,6 @@ class Incarnation:
         "on_gone",
         "on_kill",
         "on_stop",
-        "path",
         "ready",
         "ready_at",
         "reason",
@@ -60,15 +71,13 @@ class Incarnation:
         self,
         spec: ChildSpec,
         number: int,
-        path: tuple[str, ...],
-        notify: Callable[[Incarnation], None],
-        wake: Callable[[], None],
+        supervisor: tuple[str, ...],
+        owner: Owner,
     ) -> None:
         self.spec = spec
         self.number = number
-        self.path = path
-        self._notify = notify
-        self._wake = wake
+        self._supervisor = supervisor
+        self._owner = owner
         self.scope = trio.CancelScope(shield=True)
         self.scope_entered = False
         """Set by a child that enters the scope itself, around less than the whole of its run."""
@@ -79,7 +88,7 @@ class Incarnation:
         self.ready_at = math.nan
         self.done = False
         self.ended_at = math.nan
-        self.reason = ExitReason(ExitKind.NORMAL)
+        self.reason = NORMAL
         self.second_error: Exception | None = None
         """An exception that came besides the reason: of ``terminate`` after a crash, or of the cleanup after a kill."""
         self.dropped = 0
@@ -98,6 +107,11 @@ class Incarnation:
         self.on_gone: Callable[[], None] | None = None
         """Set by a child that keeps something for its next incarnation: called when there will be none by itself."""
 
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The names from the root supervisor down to the child."""
+        return (*self._supervisor, self.spec.id)
+
     def started(self, value: object = None) -> None:
         """Report readiness (``trio.TaskStatus.started``).
 
@@ -114,7 +128,7 @@ class Incarnation:
         self.handle = value
         self.ready = True
         self.ready_at = trio.current_time()
-        self._wake()
+        self._owner.wake()
 
     async def run(self) -> None:
         """Run the child; returns when it has ended, by whatever means, and lets out only what is no ``Exception``."""
@@ -143,7 +157,7 @@ class Incarnation:
         self.ended_at = trio.current_time()
         self.task = None
         self.on_stop = self.on_kill = None
-        self._notify(self)
+        self._owner.ended(self)
 
     def _classify(self, raised: Exception | None, fatal: bool) -> ExitReason:
         # Never by scope.cancelled_caught: it is False when a child swallowed Cancelled or raised in its cleanup.

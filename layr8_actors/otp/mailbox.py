@@ -117,6 +117,7 @@ class Mailbox(Generic[T]):
         if not self.try_put(item):
             raise MailboxFull(f"the mailbox of {self.owner!r} holds {self.capacity} messages, which is its capacity")
 
+    @trio.lowlevel.enable_ki_protection
     def _hand_over(self, item: T) -> None:
         # Left where the reader will look instead of sent along with its wake-up: cancelled meanwhile, it loses nothing.
         self._front.append(item)
@@ -127,6 +128,7 @@ class Mailbox(Generic[T]):
             self._send, self._receive = trio.open_memory_channel[T](self.capacity)
         return self._send
 
+    @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
         """Wait until there may be a message, or :meth:`interrupt`; always a checkpoint.
 
@@ -144,6 +146,7 @@ class Mailbox(Generic[T]):
         self._reader = None
         return trio.lowlevel.Abort.SUCCEEDED
 
+    @trio.lowlevel.enable_ki_protection
     def interrupt(self) -> None:
         """Make the reader return from :meth:`wait`, if it is there; no checkpoint."""
         if self._reader is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from .validation import checked_count, checked_seconds
 
 __all__ = ("RestartIntensity",)
@@ -25,8 +23,7 @@ class RestartIntensity:
     def __init__(self, max_restarts: int, max_seconds: float) -> None:
         self.max_restarts = checked_count("max_restarts", max_restarts)
         self.max_seconds = checked_seconds("max_seconds", max_seconds, allow_zero=False)
-        # At most max_restarts + 1 are ever needed to know that the limit is exceeded, whatever the rate.
-        self._stamps: deque[float] = deque(maxlen=self.max_restarts + 1)
+        self._stamps: list[float] = []
 
     def add(self, now: float) -> bool:
         """Count one needed restart.
@@ -39,6 +36,8 @@ class RestartIntensity:
         """
         self._drop_old(now)
         self._stamps.append(now)
+        # At most max_restarts + 1 are ever needed to know that the limit is exceeded, whatever the rate.
+        del self._stamps[: -(self.max_restarts + 1)]
         return len(self._stamps) <= self.max_restarts
 
     def used(self, now: float) -> int:
@@ -52,4 +51,4 @@ class RestartIntensity:
 
     def _drop_old(self, now: float) -> None:
         while self._stamps and now - self._stamps[0] > self.max_seconds:
-            self._stamps.popleft()
+            del self._stamps[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
 from types import TracebackType
@@ -35,13 +35,28 @@ class Supervisor:
         give_up_never: restart for ever, whatever the window says; needs a backoff.
         name: its name in events and errors, while it is nobody's child.
         on_event: called with each event, in order, from the supervisor's own task; logs by default.
-        random: where the backoff's jitter comes from.
+        random: where the backoff's jitter comes from; by default a new generator for each delay that has some.
         auto_shutdown: only ``"never"`` so far.
 
     Raises:
         InvalidOption: a value that is not allowed; nothing was started. So is a backoff whose delays are so long that
             the window can never fill: it would restart for ever without anybody having said so.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_block",
+        "_run",
+        "backoff",
+        "children",
+        "give_up_never",
+        "max_restarts",
+        "max_seconds",
+        "name",
+        "on_event",
+        "random",
+        "strategy",
+    )
 
     def __init__(
         self,
@@ -65,7 +80,7 @@ class Supervisor:
         self.give_up_never = give_up_never
         self.name = checked_text("name", name)
         self.on_event = on_event
-        self.random = Random() if random is None else random
+        self.random = random
         self._run: SupervisorRun | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
         if auto_shutdown != "never":
@@ -109,7 +124,7 @@ class Supervisor:
     def __repr__(self) -> str:
         return f"<Supervisor {self.name!r} {'running' if self._run is not None else 'not running'}>"
 
-    async def run(self, *, task_status: trio.TaskStatus[Supervisor] = trio.TASK_STATUS_IGNORED) -> None:
+    def run(self, *, task_status: trio.TaskStatus[Supervisor] = trio.TASK_STATUS_IGNORED) -> Coroutine[Any, Any, None]:
         """Run the tree until it is stopped, gives up, or is cancelled; afterwards it may be run again, from scratch.
 
         Checkpoints. When it is cancelled, the children stop one after another in reverse order, each within its
@@ -123,16 +138,17 @@ class Supervisor:
             RestartLimitExceeded: it gave up; ``__cause__`` is the last failure.
             SupervisionError: it runs already.
         """
-        if self._run is not None:
-            raise SupervisionError(f"supervisor {self.name!r} runs already")
         incarnation = incarnation_of(task_status)
-        self._run = run = SupervisorRun(self, (self.name,) if incarnation is None else incarnation.path)
+        run = SupervisorRun(self, (self.name,) if incarnation is None else incarnation.path)
         if incarnation is not None:
             incarnation.on_kill = run.kill_all
-        try:
-            await run.run(self, task_status)
-        finally:
-            self._run = None
+        return run.run(task_status)
+
+    def bind(self, run: SupervisorRun | None) -> None:
+        """For the library alone: ``run`` begins; ``None``, it has ended."""
+        if run is not None and self._run is not None:
+            raise SupervisionError(f"supervisor {self.name!r} runs already")
+        self._run = run
 
     async def stop(self) -> None:
         """Stop the children in reverse order and wait until the supervisor is gone; idempotent.
@@ -145,7 +161,7 @@ class Supervisor:
             await trio.lowlevel.checkpoint()
             return
         run.request_stop()
-        await run.ended.wait()
+        await run.wait_ended()
 
     def request_stop(self) -> None:
         """Begin what :meth:`stop` does, without waiting for it; no checkpoint, so a hook of events may call it too.

@@ -46,10 +46,23 @@ class SupervisorRun:
         path: the names from the root supervisor down to this one.
     """
 
+    __slots__ = (
+        "_control",
+        "_ended",
+        "_name",
+        "_reports",
+        "_restarts",
+        "_supervisor",
+        "_timers",
+        "children",
+        "intensity",
+    )
+
     def __init__(self, supervisor: Supervisor, path: tuple[str, ...]) -> None:
+        self._supervisor = supervisor
         self.children = Children(supervisor.children)
         self.intensity = RestartIntensity(supervisor.max_restarts, supervisor.max_seconds)
-        self.ended = trio.Event()
+        self._ended: trio.Event | None = None
         self._name = "/".join(path)
         self._timers = RestartTimers()
         self._reports = Reports(path, supervisor.on_event, self.intensity)
@@ -71,17 +84,19 @@ class SupervisorRun:
         """True from the first step of the stop on."""
         return self._control.stopping
 
-    async def run(self, handle: Supervisor, task_status: trio.TaskStatus[Supervisor]) -> None:
+    async def run(self, task_status: trio.TaskStatus[Supervisor]) -> None:
         """Start the children, serve until told to stop, stop the children; see :meth:`Supervisor.run`."""
         control = self._control
         alone: BaseException | None = None
+        self._supervisor.bind(self)
         try:
             async with trio.open_nursery() as control.nursery:
                 try:
                     await self._start_all()
                     if not control.stopping:
                         self._reports.supervisor_started(len(self.children))
-                        task_status.started(handle)
+                        task_status.started(self._supervisor)
+                        del task_status  # Trio's own keeps the nursery of its start alive, which is 1 KiB
                         await self._serve()
                 finally:
                     try:
@@ -120,7 +135,7 @@ class SupervisorRun:
             if control.stopping:
                 return
             if control.inbox:
-                item = control.inbox.popleft()
+                item = control.inbox.pop(0)
                 if isinstance(item, Command):
                     await item.execute()
                 else:
@@ -146,7 +161,9 @@ class SupervisorRun:
         for record in self.children:
             record.gone()
         self._refuse_commands()
-        self.ended.set()
+        self._supervisor.bind(None)
+        if self._ended is not None:
+            self._ended.set()
 
     def _refuse_commands(self) -> None:
         for item in self._control.inbox:
@@ -175,6 +192,12 @@ class SupervisorRun:
     def request_stop(self) -> None:
         """Begin the ordered stop."""
         self._control.request_stop()
+
+    async def wait_ended(self) -> None:
+        """Wait until the supervisor is gone; a checkpoint."""
+        if self._ended is None:
+            self._ended = trio.Event()
+        await self._ended.wait()
 
     def kill_all(self) -> None:
         """Cut the stop short: cancel all children at once, their cleanup included."""
