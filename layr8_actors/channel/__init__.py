@@ -1,5 +1,6 @@
 """The channel to a Layr8 cloud-node: four actors, an inbox, and the tree that supervises them."""
 
+from . import events as events
 from .channel import Channel as Channel, open_channel as open_channel
 from .link_state import LinkStatus as LinkStatus
 from .message_stream import MessageStream as MessageStream

@@ -170,7 +170,7 @@ class Channel:
                 record.waiting.pop(waiter.ref, None)
         record.counters.reply_timeouts += 1
         if waiter.written and not record.reading_paused:
-            self._note_timeout(waiter.link)
+            self._note_timeout(waiter)
         raise ReplyTimeout(record.options.reply_timeout, written=waiter.written)
 
     async def send_fire_and_forget(self, event: str, payload: Any) -> None:
@@ -225,6 +225,7 @@ class Channel:
         outgoing = Outgoing(record.serializer.encode(frame), frame.join_ref, waiter)
         if waiter is not None:
             waiter.ref = ref
+            waiter.join_ref = frame.join_ref
             waiter.link = link.number
             record.waiting[ref] = waiter
             record.make_room()
@@ -253,15 +254,15 @@ class Channel:
             raise NotConnected(f"the channel is {record.machine.status.value}; wait for on_reconnect, or call connect")
         return link
 
-    def _note_timeout(self, link: int) -> None:
+    def _note_timeout(self, waiter: Waiter) -> None:
         record = self._record
-        if link != record.topic_link:
-            return
+        if waiter.join_ref != record.topic.join_ref:
+            return  # it says nothing of the join in force
         record.timeouts_in_a_row += 1
         if record.timeouts_in_a_row >= MAX_TIMEOUTS_IN_A_ROW:
             record.timeouts_in_a_row = 0
             error = TopicDown(f"{MAX_TIMEOUTS_IN_A_ROW} replies in a row did not come")
-            self._tree.router.cast_nowait(TopicEnded(link, error))
+            self._tree.router.cast_nowait(TopicEnded(waiter.link, error))
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 

@@ -76,8 +76,7 @@ class Connection(Actor):
     async def terminate(self, reason: ExitReason) -> None:
         """Asked to stop: write what is queued, leave the topic, close the socket. Crashed: report the loss."""
         link = self._record.link
-        if reason.kind is ExitKind.SHUTDOWN:
-            self._record.closing = True  # cancelled from outside it is an end too, and no loss to report
+        self._record.note_exit(reason)
         if reason.kind is ExitKind.SHUTDOWN and link is not None and link.error is None:
             try:
                 await self._say_goodbye(link)
@@ -113,7 +112,8 @@ class Connection(Actor):
         finally:
             opened.abort()
             self._busy = False
-            self._end(link)
+            if link.error is not None:  # else it is the actor that ends, and terminate knows what that means
+                self._end(link)
 
     async def _dial(self) -> Transport | Exception:
         options = self._record.options
@@ -153,9 +153,8 @@ class Connection(Actor):
         record = self._record
         if record.link is link:
             record.link = None
-        discarded = link.outbox.statistics().current_buffer_used
+        discarded = link.discard_queued()
         record.counters.sends_discarded += discarded
-        link.drain.close()
         error = link.error or TransportClosed(1006, detail="the connection actor ended")
         event = LinkClosed if record.closing else LinkLost
         record.emit(

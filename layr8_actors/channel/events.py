@@ -43,7 +43,7 @@ class ChannelEvent(Event):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LinkOpened(ChannelEvent):
-    """A socket is open and the join is about to be sent; ``link`` counts the sockets of this channel from 1."""
+    """A socket is open and the join is about to be sent; ``link`` is the number of its dial, from 1."""
 
     link: int
     transport: str
@@ -141,7 +141,7 @@ class FrameIgnored(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SendsDiscarded(ChannelEvent):
-    """Frames that were queued under a join that ended before they were written; their callers were told."""
+    """Frames that were queued under a join that ended before they were written; who waits for a reply was told."""
 
     level: ClassVar[int] = logging.WARNING
     link: int

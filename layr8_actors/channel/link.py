@@ -17,14 +17,16 @@ __all__ = ("Flush", "Link", "Outgoing", "Waiter")
 class Waiter:
     """A caller parked until its reply, an error, or its own deadline; resolved at most once.
 
-    ``ref`` and ``link`` say which request on which socket it waits for. ``written`` becomes True when the request is
-    about to be written, ``gone`` when the caller no longer waits: a request not written by then never will be.
+    ``ref``, ``join_ref`` and ``link`` say which request, under which join and on which socket, it waits for.
+    ``written`` becomes True when the request is about to be written, ``gone`` when the caller no longer waits: a
+    request not written by then never will be.
     """
 
-    __slots__ = ("_error", "_reply", "_task", "gone", "link", "ref", "written")
+    __slots__ = ("_error", "_reply", "_task", "gone", "join_ref", "link", "ref", "written")
 
     def __init__(self) -> None:
         self.ref = ""
+        self.join_ref: Ref = None
         self.link = 0
         self.written = False
         self.gone = False
@@ -110,7 +112,7 @@ class Link:
     """One open socket.
 
     Args:
-        number: counts the sockets of a channel from 1.
+        number: of the dial that opened it, from 1; a dial that fails uses up its number.
         transport: what Connection reads and writes; nobody else touches it.
         heartbeat: the liveness of this socket.
         opened_at: in seconds of ``trio.current_time()``.
@@ -175,6 +177,23 @@ class Link:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_then_cancel, mark.done, nursery.cancel_scope)
             nursery.start_soon(_then_cancel, self.ended, nursery.cancel_scope)
+
+    def discard_queued(self) -> int:
+        """Close the outbox, which releases the writer and whoever waits for room.
+
+        Returns:
+            How many frames of callers who still wanted them were never written.
+        """
+        discarded = 0
+        while True:
+            try:
+                entry = self.drain.receive_nowait()
+            except (trio.WouldBlock, trio.ClosedResourceError):
+                break
+            if isinstance(entry, Outgoing) and not (entry.waiter is not None and entry.waiter.gone):
+                discarded += 1
+        self.drain.close()
+        return discarded
 
     def waiting_frames(self) -> int:
         """How many frames wait for the writer."""

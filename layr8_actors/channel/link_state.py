@@ -51,14 +51,14 @@ class LinkStatus(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OpenLink:
-    """Dial; Connection answers with LinkOpened or LinkFailed of the same number."""
+    """Dial; Connection answers with LinkUp or LinkFailed of the same number."""
 
     link: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DropLink:
-    """End the socket, or the dial that is to become it; its end comes back as LinkLost or LinkFailed."""
+    """End the socket, or the dial that is to become it; its end comes back as LinkDown or LinkFailed."""
 
     link: int
     error: Exception
@@ -66,7 +66,7 @@ class DropLink:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class JoinTopic:
-    """Send ``phx_join``; Router answers with TopicJoined or TopicRefused."""
+    """Send ``phx_join``; Router answers with JoinAcknowledged or JoinFailed."""
 
     link: int
     protocols: tuple[str, ...]

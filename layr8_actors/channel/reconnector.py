@@ -29,7 +29,17 @@ from .link_state import (
     OpenLink,
     ReportFailure,
 )
-from .messages import JoinAcknowledged, JoinFailed, LinkDown, LinkFailed, LinkUp, Notify, Resynchronize, TopicEnded
+from .messages import (
+    JoinAcknowledged,
+    JoinFailed,
+    LinkDown,
+    LinkFailed,
+    LinkUp,
+    Notify,
+    Resynchronize,
+    ServeRequests,
+    TopicEnded,
+)
 
 if TYPE_CHECKING:
     from .record import Record
@@ -89,6 +99,8 @@ class Reconnector(Actor):
                 self._do(machine.topic_lost(link, error, now))
             case Resynchronize():
                 self._resynchronize()
+            case ServeRequests():
+                pass  # whoever waits is served below, after every message
             case _:
                 await super().handle_cast(message)
         self._serve_requests()
@@ -161,7 +173,8 @@ class Reconnector(Actor):
                     self._router.cast_nowait(command)
                 case AnnounceDisconnect(error=error):
                     record.counters.drops += 1
-                    self._inbox.cast_nowait(Notify(error))
+                    if not record.closing:  # the end of the channel is no drop that a reconnect could follow
+                        self._inbox.cast_nowait(Notify(error))
                 case AnnounceReconnect():
                     self._inbox.cast_nowait(Notify(None))
                 case FinishConnect(error=outcome):

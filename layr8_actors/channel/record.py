@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ..errors import ChannelClosed, Disconnected, Layr8Error
+from ..otp import ExitKind, ExitReason
 from ..phoenix import Frame, Refs, Serializer, Topic
 from ..telemetry import Event, emit
 from .events import FrameIgnored, FrameRefused, SendsDiscarded
@@ -54,6 +56,7 @@ class Record:
         "_arrived",
         "_room",
         "assigned_did",
+        "budget_spent",
         "capabilities",
         "closing",
         "connect_requests",
@@ -123,6 +126,7 @@ class Record:
         # Written by the tree: why the channel ends, once it does.
         self.failure: Layr8Error | None = None
         self.closing = False
+        self.budget_spent: Callable[[], bool] = bool  # until the tree says how to tell
         self.over = trio.Event()
 
         # Inbound frames read and not handled yet, wherever they are: Connection adds, Router and Inbox subtract.
@@ -210,6 +214,15 @@ class Record:
                     error = Disconnected(detail, written=waiter.written)
                 error.__cause__ = cause
                 waiter.fail(error)
+
+    def note_exit(self, reason: ExitReason) -> None:
+        """Called by an actor that ends: if the channel ends with it, whoever waits is told so, and not of a lost link.
+
+        Args:
+            reason: how the actor ends. Asked to stop, the tree is coming down; crashed beyond the budget, it will.
+        """
+        if reason.kind is ExitKind.SHUTDOWN or (not reason.clean and self.budget_spent()):
+            self.closing = True
 
     def end(self) -> None:
         """Mark the channel as over and release everybody who still waits; called once, when the tree is gone."""

@@ -104,8 +104,7 @@ class Router(Actor):
 
     async def terminate(self, reason: ExitReason) -> None:
         """Release those who wait for a reply: it could still come, but nobody promises any more that it is matched."""
-        if reason.kind is ExitKind.SHUTDOWN:
-            self._record.closing = True
+        self._record.note_exit(reason)
         if reason.kind is ExitKind.ERROR and self._record.routed_so_far < len(self._record.unrouted):
             self._record.crashes_on_one_frame += 1
         self._record.fail_waiting("the router was restarted before the reply came", cause=reason.error)

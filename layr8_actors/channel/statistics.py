@@ -63,7 +63,7 @@ class ChannelStatistics:
 
     Args:
         transport: name of the adapter in use, or ``None`` while there is no socket.
-        link: number of the socket in use, from 1, or ``None``.
+        link: number of the dial that opened the socket in use, from 1, or ``None``.
         links_opened: sockets opened so far.
         drops: joined links and topics that were lost.
         rejoins: joins acknowledged after the first.

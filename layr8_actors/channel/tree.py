@@ -73,11 +73,15 @@ class Tree:
             name=f"channel {options.agent_did or 'plugins:'}",
             on_event=self._on_event,
         )
+        record.budget_spent = self._budget_spent
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, LimitReached):
             self.record.closing = True  # whoever waits is told that the channel is over, not that a link was lost
         self.record.options.on_event(event)
+
+    def _budget_spent(self) -> bool:
+        return self.supervisor.running and self.supervisor.restarts_used() >= self.supervisor.max_restarts
 
     async def run(
         self, handle: Channel, protocols: tuple[str, ...] | None, task_status: trio.TaskStatus[Channel]

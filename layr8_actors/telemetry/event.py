@@ -32,5 +32,9 @@ class Event:
     def describe(self) -> str:
         """One line for people, without the fields that hold a user's data (``repr=False``)."""
         shown = [field.name for field in dataclasses.fields(self) if field.repr and field.name != "at"]
-        rest = " ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        rest = " ".join(f"{name}={_shown(getattr(self, name))}" for name in shown)
         return f"{type(self).__name__} {rest}".rstrip()
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)

@@ -5,6 +5,7 @@ The expectations are the rows of the failure table in supervisor.md.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -283,3 +284,46 @@ async def test_crashes_beyond_the_budget_end_the_channel_and_release_whoever_wai
     with pytest.raises(ChannelClosed) as late:
         await channel.send_msg("message", {})
     assert isinstance(late.value.__cause__, RestartLimitExceeded)
+
+
+@pytest.mark.parametrize("last", ACTORS)
+async def test_whichever_actor_spends_the_budget_callers_get_channel_closed_and_no_callback_is_called(
+    node: Any, calls: Any, last: str
+) -> None:
+    from layr8_actors.errors import ChannelClosed, RestartLimitExceeded
+
+    node.mute = True
+    outcomes: list[Exception] = []
+
+    async def send(channel: Channel) -> None:
+        with pytest.raises((ChannelClosed, Disconnected)) as caught:
+            await channel.send_msg("message", {})
+        outcomes.append(caught.value)
+
+    others = [actor for actor in ACTORS if actor not in (last, "connection", "router")]
+    with pytest.raises(RestartLimitExceeded):
+        async with open_channel(node.options(callbacks=calls.callbacks(), max_restarts=2, max_seconds=10)) as channel:
+            await channel.connect(PROTOCOLS)
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.shield = True
+                nursery.start_soon(send, channel)
+                await settle()
+                for actor in [*others[:2], last]:
+                    channel.supervisor.exit_child(actor, RuntimeError("injected"))
+                    await settle()
+            await trio.sleep_forever()
+    assert [type(error) for error in outcomes] == [ChannelClosed]
+    assert calls.order == []
+    assert node.open_sockets == 0
+
+
+async def test_a_healthy_session_logs_nothing_above_info(node: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from layr8_actors.telemetry import log_event
+
+    caplog.set_level(logging.INFO)
+    async with open_channel(node.options(on_event=log_event)) as channel:
+        await channel.connect(PROTOCOLS)
+        await channel.send_msg("message", {})
+        await trio.sleep(100)
+    assert caplog.records
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
