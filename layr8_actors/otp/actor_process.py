@@ -26,6 +26,7 @@ __all__ = ("ActorProcess",)
 logger = logging.getLogger("layr8_actors.otp")
 
 SHUTDOWN = ExitReason(ExitKind.SHUTDOWN)
+NOTHING = object()
 
 
 class ActorProcess:
@@ -53,7 +54,6 @@ class ActorProcess:
         "_stop_reason",
         "_terminate_begun",
         "_terminate_error",
-        "_terminate_scope",
         "closing",
         "mailbox",
         "pending",
@@ -79,7 +79,6 @@ class ActorProcess:
         self._stop_reason: ExitReason | None = None
         self._terminate_begun = False
         self._terminate_error: Exception | None = None
-        self._terminate_scope: trio.CancelScope | None = None
         self._gone: trio.Event | None = None
 
     def run(self, task_status: trio.TaskStatus[ActorRef]) -> Coroutine[Any, Any, None]:
@@ -99,8 +98,6 @@ class ActorProcess:
         self.task = trio.lowlevel.current_task()
         self.mailbox = self._ref._bind(self)  # before init, so that messages sent meanwhile are queued
         self._incarnation = incarnation = incarnation_of(task_status)
-        if incarnation is not None:
-            incarnation.on_gone = self._ref._forget
         error: Exception | None = None
         reason = SHUTDOWN
         actor: Actor | None = None
@@ -147,9 +144,8 @@ class ActorProcess:
         continuation = await actor.init()
         task_status.started(self._ref)
         self._started = True
-        if self._incarnation is not None:
-            self._incarnation.on_stop = self.stop
-            self._incarnation.on_kill = self._cut_terminate_short
+        if self._incarnation is not None and not self._incarnation.scope_entered:
+            self._incarnation.on_stop = self.stop  # else the scope that it cancels is all there is
         return continuation
 
     async def _loop(self, actor: Actor, continuation: Continue | None) -> None:
@@ -173,9 +169,8 @@ class ActorProcess:
                 continue
             # All that is queued, at the price of one wake-up; it is bounded by the mailbox.
             while True:
-                try:
-                    item = mailbox.get_nowait()
-                except trio.WouldBlock:
+                item = mailbox.pop(NOTHING)  # an exception here would leave a frame of 232 bytes behind
+                if item is NOTHING:
                     break
                 if type(item) is QueuedCall:
                     if item.incarnation is self:
@@ -183,9 +178,9 @@ class ActorProcess:
                         reply.begun = True
                         await actor.handle_call(item.request, reply)
                         self._current = None
+                        del reply  # an idle actor keeps no answer alive
                 else:
                     await actor.handle_cast(item)
-                item = None  # an idle actor keeps no message alive
 
     def stop(self, reason: ExitReason = SHUTDOWN) -> None:
         """End the loop at its next checkpoint, in front of all that is queued.
@@ -250,7 +245,8 @@ class ActorProcess:
         if incarnation is not None:
             deadline = min(deadline, incarnation.stop_deadline)
         with trio.CancelScope(shield=True, deadline=deadline) as scope:
-            self._terminate_scope = scope
+            if incarnation is not None:
+                incarnation.on_kill = scope.cancel  # should the grace end before the deadline, by an impatient parent
             try:
                 await actor.terminate(reason)
             except Exception as error:
@@ -265,14 +261,12 @@ class ActorProcess:
         elif not reason.clean:
             self._incarnation.second_error = error
 
-    def _cut_terminate_short(self) -> None:
-        if self._terminate_scope is not None:
-            self._terminate_scope.cancel(reason=f"the grace of actor {self._ref.id} ran out")
-
     @trio.lowlevel.enable_ki_protection
     def _release(self, reason: ExitReason) -> None:
         self._fail(reason, list(self.pending))
         self._ref._unbind()
+        if self._incarnation is not None:
+            self._incarnation.on_gone = self._ref._forget
         if self._gone is not None:
             self._gone.set()
 

@@ -19,8 +19,16 @@ from .validation import checked_count
 __all__ = ("Mailbox", "MailboxStatistics")
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 MAILBOX_CAPACITY = 1024  # as papyra; OTP has no bound, and its users ask for one (slawlor/ractor#84)
+
+
+class _Nothing:
+    pass
+
+
+_NOTHING = _Nothing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +178,26 @@ class Mailbox(Generic[T]):
         Raises:
             trio.WouldBlock: there is none.
         """
+        item = self.pop(_NOTHING)
+        if isinstance(item, _Nothing):
+            raise trio.WouldBlock
+        return item
+
+    def pop(self, default: D) -> T | D:
+        """Return the oldest message, or ``default`` where there is none.
+
+        Args:
+            default: what no message is.
+        """
         if self._front:
             return self._front.pop(0)
         if self._receive is None:
-            raise trio.WouldBlock
+            return default
         try:
             return self._receive.receive_nowait()
         except trio.WouldBlock:
             self._send = self._receive = None  # nothing in it, and nobody waits for room
-            raise
+            return default
 
     async def get_batch(self) -> list[T]:
         """Return every message that waits, oldest first, at least one; a checkpoint, and cancelled it takes nothing."""
