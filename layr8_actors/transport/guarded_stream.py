@@ -50,6 +50,21 @@ class GuardedStream(trio.abc.Stream):
         on_pause: called whenever the library has dealt with all bytes it was given, or begins to write.
     """
 
+    __slots__ = (
+        "_cut",
+        "_endpoint",
+        "_head",
+        "_on_pause",
+        "_reader",
+        "_reading",
+        "_receiving",
+        "_writing",
+        "lost",
+        "stream",
+        "torn",
+        "upgraded",
+    )
+
     def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint, on_pause: Callable[[], None]) -> None:
         self.stream = stream
         self.torn = False
@@ -58,7 +73,7 @@ class GuardedStream(trio.abc.Stream):
         self._endpoint = endpoint
         self._on_pause = on_pause
         self._reader: trio.lowlevel.Task | None = None
-        self._receiving = trio.CancelScope()
+        self._receiving: trio.CancelScope | None = None
         self._head = b""
         self._reading = False
         self._writing = 0
@@ -110,7 +125,8 @@ class GuardedStream(trio.abc.Stream):
             self._writing -= 1
             if not finished:
                 self.torn = True
-                self._receiving.cancel(reason="writing has failed")
+                if self._receiving is not None:
+                    self._receiving.cancel(reason="writing has failed")
 
     def _with_key(self, data: bytes | bytearray | memoryview) -> memoryview:
         """The upgrade request with the real request line, and with the headers that carry the key."""

@@ -101,6 +101,23 @@ class TrioWebSocketTransport:
     messages of one chunk of bytes before it wakes the receiver: one wake-up per chunk instead of one per message.
     """
 
+    __slots__ = (
+        "_aborted",
+        "_arrived",
+        "_closing",
+        "_end",
+        "_endpoint",
+        "_farewell",
+        "_gone",
+        "_gone_event",
+        "_guard",
+        "_handshake",
+        "_inbox",
+        "_inbox_size",
+        "_room",
+        "_scope",
+        "_websocket",
+    )
     name = _NAME
 
     def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint) -> None:
@@ -110,26 +127,29 @@ class TrioWebSocketTransport:
         self._inbox: list[str | bytes] = []
         self._inbox_size = 0
         self._arrived = trio.lowlevel.ParkingLot()
-        self._room = trio.lowlevel.ParkingLot()
-        self._scope = trio.CancelScope()
+        # What only a full inbox or a close waits on is made by the first that waits: most links are idle.
+        self._room: trio.lowlevel.ParkingLot | None = None
+        self._gone_event: trio.Event | None = None
+        self._gone = False
+        self._aborted = False
+        self._scope: trio.CancelScope | None = None
         self._handshake: trio.CancelScope | None = None
         self._closing = False
         self._farewell = False
         self._end: _End | None = None
-        self._gone = trio.Event()
 
     # --- the caller's side -------------------------------------------------------------------------------------------
 
     async def receive(self) -> list[str | bytes]:
         """See :meth:`layr8_actors.transport.Transport.receive`."""
-        if self._inbox or self._gone.is_set():
+        if self._inbox or self._gone:
             await trio.lowlevel.checkpoint()
         while not self._inbox:
-            if self._gone.is_set():
+            if self._gone:
                 raise _closed(self._end)
             await self._arrived.park()
         batch, self._inbox, self._inbox_size = self._inbox, [], 0
-        self._room.unpark_all()
+        self._make_room()
         return batch
 
     async def send(self, batch: Sequence[str | bytes]) -> None:
@@ -159,15 +179,15 @@ class TrioWebSocketTransport:
             self.abort()
             # Shielded, so that the socket is gone when Cancelled comes out too; the clean-up never waits for the peer.
             with trio.CancelScope(shield=True):
-                await self._gone.wait()
+                await self._wait_gone()
 
     async def _shake_hands(self, code: int, reason: str, scope: trio.CancelScope) -> None:
         websocket = self._websocket
         assert websocket is not None
         first, self._closing = not self._closing, True
-        self._room.unpark_all()
-        if not first or self._gone.is_set() or self._guard.torn or websocket.closed is not None:
-            await self._gone.wait()
+        self._make_room()
+        if not first or self._gone or self._guard.torn or websocket.closed is not None:
+            await self._wait_gone()
             return
         self._farewell = True
         self._handshake = scope
@@ -180,8 +200,22 @@ class TrioWebSocketTransport:
     def abort(self) -> None:
         """See :meth:`layr8_actors.transport.Transport.abort`."""
         self._end = self._end or _End(1006, "", "dropped by this side")
+        self._aborted = True
         self._guard.cut()
-        self._scope.cancel(reason="the transport was aborted")
+        if self._scope is not None:
+            self._scope.cancel(reason="the transport was aborted")
+
+    def _make_room(self) -> None:
+        if self._room is not None:
+            self._room.unpark_all()
+
+    async def _wait_gone(self) -> None:
+        if self._gone:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._gone_event is None:
+            self._gone_event = trio.Event()
+        await self._gone_event.wait()
 
     # --- the transport's own task ------------------------------------------------------------------------------------
 
@@ -191,27 +225,30 @@ class TrioWebSocketTransport:
         opened = False
         crashed = False
         try:
-            with self._scope:
-                try:
-                    async with trio.open_nursery() as reader:
-                        self._websocket = await self._upgrade(reader)
-                        opened = True
-                        task_status.started(None)
-                        await self._pump(self._websocket)
-                        reader.cancel_scope.cancel(reason="the link has ended")
-                except* Exception as group:  # the reader is the library's, all its failures are contained
-                    crashed = True
-                    refused = self._crashed(group, opened)
-                if crashed and self._farewell:
+            try:
+                async with trio.open_nursery() as reader:
+                    self._scope = reader.cancel_scope  # one of our own around it would cost an idle link 0.8 KiB
+                    self._websocket = await self._upgrade(reader)
+                    opened = True
+                    task_status.started(None)
+                    await self._pump(self._websocket)
+                    reader.cancel_scope.cancel(reason="the link has ended")
+            except* Exception as group:  # the reader is the library's, all its failures are contained
+                crashed = True
+                refused = self._crashed(group, opened)
+            if crashed and self._farewell and not self._aborted:
+                with trio.CancelScope() as self._scope:
                     await self._drain()
         finally:
             self._end = self._end or _End(1006, "", "the nursery of the transport was cancelled")
             try:
                 await trio.aclose_forcefully(self._guard.stream)
             finally:
-                self._gone.set()
+                self._gone = True
+                if self._gone_event is not None:
+                    self._gone_event.set()
                 self._arrived.unpark_all()
-                self._room.unpark_all()
+                self._make_room()
                 if self._handshake is not None:
                     self._handshake.cancel(reason="the link has ended")
         if not opened:
@@ -238,6 +275,8 @@ class TrioWebSocketTransport:
                 if self._guard.paused or self._full:
                     self._deliver()
                 while self._full and not self._closing:
+                    if self._room is None:
+                        self._room = trio.lowlevel.ParkingLot()
                     await self._room.park()
         except trio_websocket.ConnectionClosed as error:
             self._end = self._end or self._ending(error)
