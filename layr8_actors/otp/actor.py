@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Coroutine
@@ -173,7 +172,7 @@ class Actor:
         handle = ActorRef(ref) if isinstance(ref, str) else ref
         return ChildSpec(
             id=handle.id,
-            start=functools.partial(_run_actor, cls, args, handle),
+            start=_Start(cls, args, handle),
             restart=restart,
             shutdown=shutdown,
             significant=significant,
@@ -181,7 +180,15 @@ class Actor:
         )
 
 
-def _run_actor(
-    actor: type[Actor], args: tuple[Any, ...], ref: ActorRef, *, task_status: trio.TaskStatus[ActorRef]
-) -> Coroutine[Any, Any, None]:
-    return ActorProcess(actor, args, ref).run(task_status)
+class _Start:
+    """Starts an incarnation of an actor; a functools.partial would take three times the memory."""
+
+    __slots__ = ("actor", "args", "ref")
+
+    def __init__(self, actor: type[Actor], args: tuple[Any, ...], ref: ActorRef) -> None:
+        self.actor = actor
+        self.args = args
+        self.ref = ref
+
+    def __call__(self, *, task_status: trio.TaskStatus[ActorRef]) -> Coroutine[Any, Any, None]:
+        return ActorProcess(self.actor, self.args, self.ref).run(task_status)

@@ -67,17 +67,7 @@ class SupervisorRun:
         self._timers = RestartTimers()
         self._reports = Reports(path, supervisor.on_event, self.intensity)
         self._control = ChildControl(path, self.children, self._reports)
-        self._restarts = Restarts(
-            self.children,
-            self._control,
-            self._reports,
-            self._timers,
-            self.intensity,
-            strategy=supervisor.strategy,
-            backoff=supervisor.backoff,
-            give_up_never=supervisor.give_up_never,
-            random=supervisor.random,
-        )
+        self._restarts: Restarts | None = None  # until the first child ends by itself
 
     @property
     def stopping(self) -> bool:
@@ -97,7 +87,11 @@ class SupervisorRun:
                         self._reports.supervisor_started(len(self.children))
                         task_status.started(self._supervisor)
                         del task_status  # Trio's own keeps the nursery of its start alive, which is 1 KiB
-                        await self._serve()
+                        while not control.stopping:
+                            if not await self._turn():
+                                await control.sleep_until(self._timers.next_due())
+                            # One checkpoint a turn: a child that ends as soon as it is started can starve nobody.
+                            await trio.lowlevel.checkpoint()
                 finally:
                     try:
                         with trio.CancelScope(shield=True):
@@ -127,23 +121,36 @@ class SupervisorRun:
             if self._control.stopping:
                 return
 
-    async def _serve(self) -> None:
+    async def _turn(self) -> bool:
+        """Deal with one exit notice, one request, or one restart that is due; return False where there is none."""
         control = self._control
-        while True:
-            # One checkpoint a turn, so that a child that ends as soon as it is started cannot starve everybody else.
-            await trio.lowlevel.checkpoint()
-            if control.stopping:
-                return
-            if control.inbox:
-                item = control.inbox.pop(0)
-                if isinstance(item, Command):
-                    await item.execute()
-                else:
-                    await self._restarts.child_exited(item)
-            elif (pending := self._timers.pop_due(trio.current_time())) is not None:
-                await self._restarts.attempt(pending)
+        if control.inbox:
+            item = control.inbox.pop(0)
+            if isinstance(item, Command):
+                await item.execute()
             else:
-                await control.sleep_until(self._timers.next_due())
+                await self._rules().child_exited(item)
+        elif (pending := self._timers.pop_due(trio.current_time())) is not None:
+            await self._rules().attempt(pending)
+        else:
+            return False
+        return True
+
+    def _rules(self) -> Restarts:
+        if self._restarts is None:
+            supervisor = self._supervisor
+            self._restarts = Restarts(
+                self.children,
+                self._control,
+                self._reports,
+                self._timers,
+                self.intensity,
+                strategy=supervisor.strategy,
+                backoff=supervisor.backoff,
+                give_up_never=supervisor.give_up_never,
+                random=supervisor.random,
+            )
+        return self._restarts
 
     async def _stop_all(self) -> None:
         """Stop the children one after another, last started first (OTP: terminate_children)."""
