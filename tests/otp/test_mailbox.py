@@ -121,6 +121,93 @@ async def test_a_cancelled_get_takes_nothing() -> None:
     assert await mailbox.get_batch() == [0, 1]
 
 
+async def test_a_message_for_a_reader_that_is_cancelled_in_the_same_instant_is_not_lost() -> None:
+    mailbox: Mailbox[int] = Mailbox("a")
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mailbox.get)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            mailbox.put_nowait(1)
+    mailbox.put_nowait(2)
+    assert mailbox.statistics().depth == 2
+    assert await mailbox.get_batch() == [1, 2]
+
+
+async def test_a_reader_that_waits_gets_what_is_put_in_order() -> None:
+    mailbox: Mailbox[int] = Mailbox("a", 2)
+    taken: list[int] = []
+
+    async def read() -> None:
+        while len(taken) < 6:
+            taken.append(await mailbox.get())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        with assert_checkpoints():
+            await mailbox.put(0)
+        for number in range(1, 6):
+            await mailbox.put(number)
+    assert taken == list(range(6))
+
+
+async def test_a_cancelled_put_to_a_reader_that_waits_has_sent_nothing() -> None:
+    mailbox: Mailbox[int] = Mailbox("a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mailbox.get)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await mailbox.put(1)
+        assert scope.cancelled_caught
+        assert mailbox.statistics().depth == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_interrupted_reader_returns_without_a_message() -> None:
+    mailbox: Mailbox[int] = Mailbox("a")
+    mailbox.interrupt()  # nobody is there, so nobody returns early later on
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mailbox.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        mailbox.interrupt()
+    assert mailbox.pop(None) is None
+
+
+async def test_an_interrupted_get_waits_on() -> None:
+    mailbox: Mailbox[int] = Mailbox("a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mailbox.get)
+        await trio.testing.wait_all_tasks_blocked()
+        mailbox.interrupt()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        mailbox.put_nowait(1)
+
+
+async def test_closing_releases_the_reader() -> None:
+    mailbox: Mailbox[int] = Mailbox("a")
+
+    async def read() -> None:
+        with pytest.raises(ActorNotRunning):
+            await mailbox.get()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        mailbox.close(GONE)
+
+
+async def test_a_message_that_waited_leaves_no_channel_behind() -> None:
+    mailbox: Mailbox[int] = Mailbox("a")
+    mailbox.put_nowait(1)
+    assert await mailbox.get_batch() == [1]
+    assert mailbox._send is None
+    assert mailbox._receive is None
+
+
 @pytest.mark.parametrize("capacity", [0, -1, 1.5, True, None])
 def test_G18_a_mailbox_is_always_bounded(capacity: int) -> None:
     with pytest.raises(InvalidOption, match="mailbox_capacity"):
