@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -350,10 +350,13 @@ async def open_channel(options: ChannelOptions) -> AsyncIterator[Channel]:
     checked = _checked(options)
     failure: RestartLimitExceeded | JoinRejected | None = None
 
-    async def run(task_status: trio.TaskStatus[Channel]) -> None:
+    def run(task_status: trio.TaskStatus[Channel]) -> Coroutine[Any, Any, None]:
+        return watch(_run(checked, None, task_status=task_status))
+
+    async def watch(running: Coroutine[Any, Any, None]) -> None:
         nonlocal failure
         try:
-            await _run(checked, None, task_status=task_status)
+            await running
         except (RestartLimitExceeded, JoinRejected) as error:
             failure = error
             nursery.cancel_scope.cancel(reason=f"the channel gave up: {error}")
@@ -374,14 +377,14 @@ async def open_channel(options: ChannelOptions) -> AsyncIterator[Channel]:
         raise failure
 
 
-async def _run(
+def _run(
     options: ChannelOptions,
     protocols: tuple[str, ...] | None,
     *,
     task_status: trio.TaskStatus[Channel] = trio.TASK_STATUS_IGNORED,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     tree = Tree(options)
-    await tree.run(Channel(tree), protocols, task_status)
+    return tree.run(Channel(tree), protocols, task_status)
 
 
 def _checked(options: object) -> ChannelOptions:

@@ -7,14 +7,16 @@ then what was read is routed and the inbox ends.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ..errors import RestartLimitExceeded
 from ..otp import ActorRef, ChildSpec, Strategy, Supervisor
 from ..otp.events import LimitReached
-from ..otp.incarnation import Incarnation, incarnation_of
+from ..otp.incarnation import incarnation_of
 from ..telemetry import Event
 from ..transport import Connector, TrioWebSocketConnector
 from .connection import Connection
@@ -83,15 +85,16 @@ class Tree:
     def _budget_spent(self) -> bool:
         return self.supervisor.running and self.supervisor.restarts_used() >= self.supervisor.max_restarts
 
-    async def run(
+    def run(
         self, handle: Channel, protocols: tuple[str, ...] | None, task_status: trio.TaskStatus[Channel]
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Run the tree until it is asked to end, gives up, or is cancelled; then release everybody who waits.
 
         Args:
             handle: what to report as started once all actors run; nothing is dialled before.
             protocols: what to connect with at once, retrying at the backoff; ``None`` to wait for connect.
-            task_status: of the task that this runs in.
+            task_status: of the task that this runs in. A plain function takes it, because a coroutine that held it
+                would keep Trio's nursery of the start alive for as long as the channel.
 
         Raises:
             RestartLimitExceeded: the actors crashed too often.
@@ -99,11 +102,14 @@ class Tree:
 
         Checkpoints. Cancellation stops the tree in order, within its graces, and then goes on upward.
         """
+        if protocols is not None:
+            self.request_connect(ConnectRequest(protocols, persist=True))
+        return self._run(self.supervisor.run(task_status=_Started(handle, task_status)))
+
+    async def _run(self, running: Coroutine[Any, Any, None]) -> None:
         record = self.record
         try:
-            if protocols is not None:
-                self.request_connect(ConnectRequest(protocols, persist=True))
-            await self.supervisor.run(task_status=_Started(handle, task_status))
+            await running
         except RestartLimitExceeded as error:
             record.failure = error
         finally:
@@ -132,13 +138,12 @@ class _Started:
     """Reports the channel and not its supervisor as what has started."""
 
     def __init__(self, handle: Channel, task_status: trio.TaskStatus[Channel]) -> None:
-        self._handle = handle
-        self._task_status = task_status
-
-    @property
-    def incarnation(self) -> Incarnation | None:
-        """Lets the channel's supervisor find the one above it, if any, through this status."""
-        return incarnation_of(self._task_status)
+        self._report: Callable[[], None] | None = functools.partial(task_status.started, handle)
+        # Through it the channel's supervisor finds the one above it, if there is one.
+        self.incarnation = incarnation_of(task_status)
 
     def started(self, value: object = None) -> None:
-        self._task_status.started(self._handle)
+        """Report the channel, once."""
+        report, self._report = self._report, None
+        if report is not None:
+            report()

@@ -1,5 +1,6 @@
 """Supervisors and actors on Trio nurseries, by the rules of Erlang/OTP; knows no socket and no Phoenix."""
 
+from . import events as events
 from .actor import Actor as Actor, Continue as Continue
 from .actor_ref import ActorRef as ActorRef
 from .backoff import Backoff as Backoff

@@ -27,8 +27,10 @@ def _lines(supervisor: Supervisor, name: str) -> list[str]:
     for child in children:
         last = child is children[-1]
         lines.append(f"{'└─' if last else '├─'} {_child(child, width)}")
-        if isinstance(child.handle, Supervisor):
-            nested = _lines(child.handle, child.id)
+        # A child that is no Supervisor but has one, as a channel does, names it in an attribute.
+        below = getattr(child.handle, "supervisor", child.handle)
+        if isinstance(below, Supervisor):
+            nested = _lines(below, child.id)
             lines.extend(f"{'  ' if last else '│ '} {line}" for line in nested[1:])
     return lines
 

@@ -11,7 +11,7 @@ import trio
 
 from layr8_actors.channel import Channel, open_channel
 from layr8_actors.errors import ChannelClosed, ConnectFailed, InvalidOption, JoinRejected, RestartLimitExceeded
-from layr8_actors.otp import ChildSpec, ChildType, Restart, Strategy, Supervisor
+from layr8_actors.otp import ChildSpec, ChildType, Restart, Strategy, Supervisor, format_tree
 from layr8_actors.phoenix import Frame
 
 PROTOCOLS = ["https://didcomm.org/basicmessage/2.0"]
@@ -120,6 +120,15 @@ async def test_a_permanent_refusal_climbs_two_levels_with_its_cause(node: Any) -
         error = error.__cause__
     assert chain[:3] == [RestartLimitExceeded, RestartLimitExceeded, JoinRejected]
     assert node.open_sockets == 0
+
+
+async def test_the_drawing_of_a_parents_tree_goes_down_into_its_channels(node: Any) -> None:
+    specs = [Channel.child_spec(node.options(), id="alice", protocols=PROTOCOLS)]
+    async with Supervisor(specs, name="app", on_event=node.events.append) as supervisor:
+        drawing = format_tree(supervisor)
+        assert [line.split()[1] for line in drawing.splitlines() if "alice" in line] == ["alice"]
+        for actor in ("inbox", "router", "connection", "heartbeat", "reconnector"):
+            assert actor in drawing
 
 
 async def test_bad_arguments_of_child_spec_are_refused_when_it_is_made(node: Any) -> None:
