@@ -23,7 +23,7 @@ from ..phoenix import TopicStatus
 from .link import Link, Outgoing, Waiter
 from .message_stream import MessageStream
 from .messages import TopicEnded
-from .options import ChannelOptions
+from .options import ChannelOptions, checked_protocols
 from .record import ConnectRequest
 from .reply import Reply
 from .statistics import ChannelState, ChannelStatistics, take_statistics
@@ -94,7 +94,7 @@ class Channel:
         Raises:
             InvalidOption: an argument is not allowed.
         """
-        names = None if protocols is None else _checked_protocols(protocols)
+        names = None if protocols is None else checked_protocols(protocols)
         start = functools.partial(_run, _checked(options), names)
         return ChildSpec(id=id, start=start, restart=restart, type=ChildType.SUPERVISOR)
 
@@ -121,7 +121,7 @@ class Channel:
         Checkpoints. A connect that fails leaves no task and no socket behind and may be called again; so does one that
         is cancelled, unless another caller waits for the same attempt.
         """
-        names = _checked_protocols(protocols)
+        names = checked_protocols(protocols)
         await trio.lowlevel.checkpoint_if_cancelled()
         record = self._record
         if record.closing:
@@ -391,13 +391,3 @@ def _checked(options: object) -> ChannelOptions:
     if not isinstance(options, ChannelOptions):
         raise InvalidOption("options", options, "ChannelOptions(...)")
     return options
-
-
-def _checked_protocols(protocols: object) -> tuple[str, ...]:
-    allowed = "a sequence of at least one non-empty str, such as ['https://didcomm.org/basicmessage/2.0']"
-    if isinstance(protocols, str | bytes) or not isinstance(protocols, Iterable):
-        raise InvalidOption("protocols", protocols, allowed)
-    names = list(protocols)
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise InvalidOption("protocols", protocols, allowed)
-    return tuple(dict.fromkeys(names))

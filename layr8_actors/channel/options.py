@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from ..errors import InvalidOption
@@ -14,7 +14,7 @@ from ..telemetry import Hook, log_event
 from ..transport import Connector, Endpoint, Secret, normalize_url
 from .did_spec import build_did_spec, derive_child_did
 
-__all__ = ("ApiKeyProvider", "Callbacks", "ChannelOptions")
+__all__ = ("ApiKeyProvider", "Callbacks", "ChannelOptions", "checked_protocols")
 
 RESTART_BACKOFF = Backoff(initial=1.0, maximum=30.0, factor=2.0, jitter=0.5, reset_after=30.0, first_delay=0.0)
 """Delays before an actor's restart: the channel's own 1 s -> 30 s, but at once the first time (OTP)."""
@@ -183,3 +183,21 @@ class ChannelOptions:
 
 def _reveal(key: str | Secret) -> str:
     return key.reveal() if isinstance(key, Secret) else key
+
+
+def checked_protocols(protocols: object) -> tuple[str, ...]:
+    """Return ``protocols`` without repetitions, in order.
+
+    Args:
+        protocols: URIs, or ``"*"``.
+
+    Raises:
+        InvalidOption: it is not a sequence of at least one non-empty str; a node refuses a join without.
+    """
+    allowed = "a sequence of at least one non-empty str, such as ['https://didcomm.org/basicmessage/2.0']"
+    if isinstance(protocols, str | bytes) or not isinstance(protocols, Iterable):
+        raise InvalidOption("protocols", protocols, allowed)
+    names = list(protocols)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise InvalidOption("protocols", protocols, allowed)
+    return tuple(dict.fromkeys(names))
