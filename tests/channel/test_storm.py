@@ -153,4 +153,5 @@ async def test_whatever_the_weather_nobody_hangs_and_nothing_read_is_lost_or_dou
         storm.check()
     except BaseException:
         print(f"seed {seed}: " + ", ".join(storm.trace))
+        print("\n".join(f"{event.at:9.3f} {event.describe()}" for event in node.events[-200:]))
         raise
