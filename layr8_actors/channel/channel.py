@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from ..errors import (
+    ChannelClosed,
     Disconnected,
     InvalidOption,
     JoinRejected,
@@ -149,6 +150,7 @@ class Channel:
             accepted the message, not that it was delivered.
 
         Raises:
+            InvalidOption: the event is no non-empty str.
             LocalProtocolError: the payload is not JSON, or the event is one of Phoenix' own.
             NotConnected: there is no joined topic now; nothing was sent.
             Disconnected: the link, the topic or the router went away first; ``.written`` tells what the node may know.
@@ -181,6 +183,7 @@ class Channel:
             payload: likewise.
 
         Raises:
+            InvalidOption: the event is no non-empty str.
             LocalProtocolError: the payload is not JSON, or the event is one of Phoenix' own.
             NotConnected: there is no joined topic now; nothing was sent.
             Disconnected: the link went away while waiting for room; nothing was sent.
@@ -217,6 +220,8 @@ class Channel:
         await self.send_fire_and_forget("ack", {"ids": names})
 
     async def _push(self, event: str, payload: Any, waiter: Waiter | None) -> None:
+        if not isinstance(event, str) or not event:
+            raise InvalidOption("event", event, "a non-empty str, such as 'message'")
         await trio.lowlevel.checkpoint_if_cancelled()
         link = self._joined_link()
         record = self._record
@@ -228,15 +233,21 @@ class Channel:
             waiter.join_ref = frame.join_ref
             waiter.link = link.number
             record.waiting[ref] = waiter
-            record.make_room()
+            record.raise_limit()
         # From here on no await but the one for room, so that an error or a cancellation means: not queued.
         try:
             link.outbox.send_nowait(outgoing)
         except trio.WouldBlock:
-            try:
-                await link.outbox.send(outgoing)
-            except trio.BrokenResourceError:
-                raise Disconnected("the link was lost before there was room", written=False) from None
+            lost = Disconnected("the link was lost before there was room", written=False)
+            with trio.CancelScope() as room:
+                if waiter is not None:
+                    waiter.room = room
+                try:
+                    await link.outbox.send(outgoing)
+                except trio.BrokenResourceError:
+                    raise lost from None
+            if waiter is None and link.ended.is_set():
+                raise lost from None  # it was taken out of the queue by the end of the link
         record.counters.sent += 1
 
     def _joined_link(self) -> Link:
@@ -301,7 +312,8 @@ class Channel:
         retry_in = (
             max(0.0, machine.deadline - trio.current_time()) if waiting and machine.deadline is not None else None
         )
-        return ChannelState(machine.status, machine.failures, machine.last_error, retry_in)
+        failures = 0 if machine.stands_since(trio.current_time()) else machine.failures
+        return ChannelState(machine.status, failures, machine.last_error, retry_in)
 
     @property
     def supervisor(self) -> Supervisor:
@@ -364,15 +376,29 @@ async def open_channel(options: ChannelOptions) -> AsyncIterator[Channel]:
     try:
         async with trio.open_nursery() as nursery:
             channel = await nursery.start(run)
-            yield channel
+            try:
+                yield channel
+            except ChannelClosed:
+                # Whoever waits is told of the end before the tree has come to it, and why it ends is what matters.
+                with trio.move_on_after(2 * checked.close_timeout):
+                    await channel._record.over.wait()
+                raise
             await channel.close()
     except BaseExceptionGroup as group:
+        others = group if failure is None else group.split(ChannelClosed)[1]
+        if others is None and failure is not None:
+            raise failure from failure.__cause__  # that the channel is closed is no news beside why
         if failure is not None:
             raise BaseExceptionGroup("the channel gave up, and its block failed too", [failure, group]) from None
         # The block's own error, which the nursery has wrapped; several errors stay together.
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from group.exceptions[0].__cause__
-        raise
+        if len(group.exceptions) > 1:
+            raise
+        alone = group.exceptions[0]
+        context, suppressed = alone.__context__, alone.__suppress_context__
+        try:
+            raise alone
+        finally:
+            alone.__context__, alone.__suppress_context__ = context, suppressed
     if failure is not None:
         raise failure
 

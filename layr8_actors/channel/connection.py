@@ -5,12 +5,13 @@ A socket that is lost is an expected end and no crash: it is reported, and Recon
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import ConnectFailed, InvalidOption, MalformedFrame, NotConnected, TransportClosed
+from ..errors import ConnectFailed, InvalidOption, MailboxFull, MalformedFrame, NotConnected, TransportClosed
 from ..otp import Actor, ActorRef, ExitKind, ExitReason
 from ..phoenix import Frame, Heartbeat as HeartbeatState, TopicStatus
 from .events import LinkClosed, LinkLost, LinkOpened, ReadingPaused, ReadingResumed
@@ -92,6 +93,7 @@ class Connection(Actor):
         record.dialling = 0
         if isinstance(opened, Exception):
             self._busy = False
+            record.last_end = (number, opened)
             self._reconnector.cast_nowait(LinkFailed(number, opened))
             return
         options = record.options
@@ -102,7 +104,7 @@ class Connection(Actor):
         record.counters.links_opened += 1
         record.emit(LinkOpened(at=now, topic=record.topic.topic, link=number, transport=opened.name))
         self._reconnector.cast_nowait(LinkUp(number))
-        self._heartbeat.cast_nowait(WatchLink())
+        self._watch_link()
         try:
             with link.scope:
                 self.nursery.start_soon(self._write, link)  # it ends when its transport or its outbox does
@@ -141,6 +143,11 @@ class Connection(Actor):
             transport.abort()  # it opened in the very moment in which it was called off
         return ConnectFailed(options.ws_url, "the dial was called off")
 
+    def _watch_link(self) -> None:
+        # While Heartbeat waits for its restart these gather, and one of them is as good as a thousand.
+        with contextlib.suppress(MailboxFull):
+            self._heartbeat.cast_nowait(WatchLink())
+
     def _finish(self, link: Link, error: Exception) -> None:
         if link.error is None:
             link.error = error
@@ -156,6 +163,7 @@ class Connection(Actor):
         discarded = link.discard_queued()
         record.counters.sends_discarded += discarded
         error = link.error or TransportClosed(1006, detail="the connection actor ended")
+        record.last_end = (link.number, error)
         event = LinkClosed if record.closing else LinkLost
         record.emit(
             event(at=trio.current_time(), topic=record.topic.topic, link=link.number, error=error, discarded=discarded)
@@ -207,7 +215,7 @@ class Connection(Actor):
             now = trio.current_time()
             link.heartbeat.resume(now)
             record.reading_paused = False
-        self._heartbeat.cast_nowait(WatchLink())
+        self._watch_link()
         record.emit(ReadingResumed(at=now, topic=record.topic.topic, link=link.number, seconds=now - since))
 
     # --- writing ------------------------------------------------------------------------------------------------------

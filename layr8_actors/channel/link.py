@@ -22,7 +22,7 @@ class Waiter:
     request not written by then never will be.
     """
 
-    __slots__ = ("_error", "_reply", "_task", "gone", "join_ref", "link", "ref", "written")
+    __slots__ = ("_error", "_reply", "_task", "gone", "join_ref", "link", "ref", "room", "written")
 
     def __init__(self) -> None:
         self.ref = ""
@@ -30,6 +30,7 @@ class Waiter:
         self.link = 0
         self.written = False
         self.gone = False
+        self.room: trio.CancelScope | None = None  # around the wait for room in the outbox
         self._task: trio.lowlevel.Task | None = None
         self._reply: Reply | None = None
         self._error: Layr8Error | None = None
@@ -44,6 +45,9 @@ class Waiter:
         """Hand over an error that no other caller gets, likewise."""
         if not self._settled:
             self._error = error
+            self.gone = True  # at once, and not when the caller wakes: what it is told not to be written must not be
+            if self.room is not None:
+                self.room.cancel(reason="the reply can no longer come")
             self._wake()
 
     @property

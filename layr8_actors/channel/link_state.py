@@ -269,7 +269,9 @@ class LinkMachine:
             case _:
                 return []
 
-    def resynchronize(self, *, open_link: int, dialling: int, joined: bool, now: float) -> list[Command]:
+    def resynchronize(
+        self, *, open_link: int, dialling: int, joined: bool, now: float, ended: Exception | None = None
+    ) -> list[Command]:
         """Compare with what Connection and Router hold now, after one of the actors was restarted.
 
         Args:
@@ -277,13 +279,15 @@ class LinkMachine:
             dialling: number of the socket that is being dialled, or 0.
             joined: True if the topic is joined on the open socket.
             now: in seconds.
+            ended: why the current link ended, where that is known.
         """
-        restarted = TransportClosed(1006, detail="the connection actor was restarted")
+        restarted = ended or TransportClosed(1006, detail="the connection actor was restarted")
         match self.status:
             case LinkStatus.CONNECTING if open_link == self.link:
                 return self.link_opened(self.link, now)
             case LinkStatus.CONNECTING if dialling != self.link:
-                return self.link_failed(self.link, ConnectFailed(self._ws_url, str(restarted)), now)
+                failed = restarted if ended is not None else ConnectFailed(self._ws_url, str(restarted))
+                return self.link_failed(self.link, failed, now)
             case LinkStatus.LEAVING if open_link == self.link or dialling == self.link:
                 return [DropLink(self.link, self._leaving_because or restarted)]
             case LinkStatus.LEAVING:
@@ -339,7 +343,7 @@ class LinkMachine:
     def _dropped(self, error: Exception, now: float) -> list[Command]:
         self.last_error = error
         # Only a join that has stood shows a healthy node; resetting on each join would loop on a flapping one.
-        if self.joined_at is not None and now - self.joined_at >= self._backoff.reset_after:
+        if self.stands_since(now):
             self.failures = 0
         self.joined_at = None
         self._wait(self._delay(), now)
@@ -362,6 +366,10 @@ class LinkMachine:
             delay = self._delay()
         self._wait(delay, now)
         return [ReportFailure(self.failures, error, delay)]
+
+    def stands_since(self, now: float) -> bool:
+        """Whether the join has stood so long that the failures before it are forgotten."""
+        return self.joined_at is not None and now - self.joined_at >= self._backoff.reset_after
 
     def _delay(self) -> float:
         return self._backoff.delay(self.failures, self._random or random_module.Random())

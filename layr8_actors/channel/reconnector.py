@@ -108,6 +108,7 @@ class Reconnector(Actor):
 
     async def handle_timeout(self) -> None:
         """A join was not answered, or a wait is over."""
+        self._resynchronize()  # the answer may have come and be in the mailbox behind this
         self._do(self._record.machine.timer_fired(trio.current_time()))
         self._serve_requests()
         self._set_alarm()
@@ -119,10 +120,12 @@ class Reconnector(Actor):
     def _resynchronize(self) -> None:
         record = self._record
         link = 0 if record.link is None else record.link.number
+        number, error = record.last_end or (0, None)
+        ended = error if number == record.machine.link else None
         joined = record.topic.status is TopicStatus.JOINED and record.topic_link == link
         self._do(
             record.machine.resynchronize(
-                open_link=link, dialling=record.dialling, joined=joined, now=trio.current_time()
+                open_link=link, dialling=record.dialling, joined=joined, now=trio.current_time(), ended=ended
             )
         )
 

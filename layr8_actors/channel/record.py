@@ -15,7 +15,7 @@ import trio
 
 from ..errors import ChannelClosed, Disconnected, Layr8Error
 from ..otp import ExitKind, ExitReason
-from ..phoenix import Frame, Refs, Serializer, Topic
+from ..phoenix import Frame, Refs, Serializer, Topic, TopicStatus
 from ..telemetry import Event, emit
 from .events import FrameIgnored, FrameRefused, SendsDiscarded
 from .link_state import LinkMachine
@@ -67,6 +67,7 @@ class Record:
         "in_hand",
         "inbox",
         "joins",
+        "last_end",
         "link",
         "machine",
         "notices",
@@ -96,6 +97,7 @@ class Record:
         # Written by Connection: the one open socket. Reconnector says which is dialled, Connection when it is not.
         self.link: Link | None = None
         self.dialling = 0
+        self.last_end: tuple[int, Exception] | None = None  # of which socket, and why
         self.reading_paused = False
 
         # Written by Router: frames to route, the topic, who waits for which reply, messages on their way to Inbox.
@@ -138,16 +140,28 @@ class Record:
     def read_limit(self) -> int:
         """How many inbound frames may wait before reading stops.
 
-        Reading goes on to eight times the capacity while somebody waits for a reply, because an ``on_message`` that
-        sends and waits would otherwise wait for a reply behind the messages that wait for it.
+        That is the inbox's capacity; but reading goes on to ``reply_read_ahead`` while somebody waits for a reply,
+        because an ``on_message`` that sends and waits would otherwise wait for a reply behind the messages that wait
+        for it. While the topic is not joined it goes on beyond that: the answer to the join has to be read, and what
+        else comes is dropped.
         """
-        capacity = self.options.inbox_capacity
-        return capacity * 8 if self.waiting else capacity
+        if self.topic.status is not TopicStatus.JOINED:
+            return 2 * self.reply_read_ahead
+        return self.reply_read_ahead if self.waiting else self.options.inbox_capacity
+
+    @property
+    def reply_read_ahead(self) -> int:
+        """Frames that may wait while somebody waits for a reply: ours; 64 times the inbox, or two full reads."""
+        return max(64 * self.options.inbox_capacity, 8192)
 
     def make_room(self) -> None:
-        """Wake the reader if it may go on: called when messages were handled, or somebody began to wait for a reply."""
-        # Half the limit is the low-water mark: without the gap the reader would wake for each single message.
+        """Wake the reader if enough was handled; half the limit, because it must not wake for each single message."""
         if self._room is not None and self.unhandled <= self.read_limit() // 2:
+            self._room.set()
+
+    def raise_limit(self) -> None:
+        """Wake the reader if it may go on under a limit that has just risen: a reply or a join is awaited now."""
+        if self._room is not None and self.unhandled < self.read_limit():
             self._room.set()
 
     async def room(self) -> None:

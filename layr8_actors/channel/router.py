@@ -119,7 +119,10 @@ class Router(Actor):
         record.topic_link = number
         record.timeouts_in_a_row = 0
         payload = join_payload(build_did_spec(record.options.did_spec, record.options.agent_did), protocols)
+        # Nothing that waits under an older join will be answered any more.
+        record.fail_waiting("the topic is joined anew", cause=TopicDown("the topic is joined anew"))
         link.post(record.serializer.encode(record.topic.join(record.refs.next(), payload)))
+        record.raise_limit()
 
     def _abandon_join(self, number: int) -> None:
         record = self._record
@@ -271,6 +274,7 @@ class Router(Actor):
         if not record.closing:
             record.emit(TopicLost(at=trio.current_time(), topic=record.topic.topic, link=link, error=error))
         record.fail_waiting(str(error), cause=error)
+        record.raise_limit()
         self._reconnector.cast_nowait(TopicEnded(link, error))
 
     def _link_ended(self, number: int, error: Exception) -> None:

@@ -7,13 +7,14 @@ then what was read is routed and the inbox ends.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..errors import RestartLimitExceeded
+from ..errors import MailboxFull, RestartLimitExceeded
 from ..otp import ActorRef, ChildSpec, Strategy, Supervisor
 from ..otp.events import LimitReached
 from ..otp.incarnation import incarnation_of
@@ -47,7 +48,7 @@ class Tree:
     def __init__(self, options: ChannelOptions) -> None:
         self.record = record = Record(options)
         # What waits in a kept mailbox is bounded by the reader, which stops long before so much is unhandled.
-        capacity = 8 * options.inbox_capacity + 1024
+        capacity = 4 * record.reply_read_ahead
         inbox = ActorRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
         router = ActorRef("router", mailbox_capacity=capacity, keep_mailbox=True)
         connection = ActorRef("connection")
@@ -125,12 +126,17 @@ class Tree:
     def request_connect(self, request: ConnectRequest) -> None:
         """Put a caller of connect into the list that Reconnector serves."""
         self.record.connect_requests.append(request)
-        self._reconnector.cast_nowait(ServeRequests())
+        self._serve_requests()
 
     def withdraw_connect(self, request: ConnectRequest) -> None:
         """Take a caller who was cancelled out of the list; the attempt is called off if it was for nobody else."""
         if request in self.record.connect_requests:
             self.record.connect_requests.remove(request)
+            self._serve_requests()
+
+    def _serve_requests(self) -> None:
+        # Requests are in the record, and Reconnector looks at them after each message: a full mailbox is nudge enough.
+        with contextlib.suppress(MailboxFull):
             self._reconnector.cast_nowait(ServeRequests())
 
 
