@@ -378,10 +378,11 @@ async def open_channel(options: ChannelOptions) -> AsyncIterator[Channel]:
             channel = await nursery.start(run)
             try:
                 yield channel
-            except ChannelClosed:
-                # Whoever waits is told of the end before the tree has come to it, and why it ends is what matters.
-                with trio.move_on_after(2 * checked.close_timeout):
-                    await channel._record.over.wait()
+            except (ChannelClosed, BaseExceptionGroup) as error:
+                if isinstance(error, ChannelClosed) or error.subgroup(ChannelClosed) is not None:
+                    # Whoever waits is told of the end before the tree has come to it, and why it ends is what matters.
+                    with trio.move_on_after(2 * checked.close_timeout):
+                        await channel._record.over.wait()  # noqa: SLF001 - the facade's own
                 raise
             await channel.close()
     except BaseExceptionGroup as group:
