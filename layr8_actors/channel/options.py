@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, LocalProtocolError
 from ..otp import Backoff, Supervisor
 from ..otp.validation import checked_count, checked_seconds
+from ..phoenix import Frame, Serializer
 from ..telemetry import Hook, log_event
 from ..transport import Connector, Endpoint, Secret, normalize_url
 from .did_spec import build_did_spec, derive_child_did
@@ -18,6 +20,9 @@ __all__ = ("ApiKeyProvider", "Callbacks", "ChannelOptions", "checked_protocols")
 
 RESTART_BACKOFF = Backoff(initial=1.0, maximum=30.0, factor=2.0, jitter=0.5, reset_after=30.0, first_delay=0.0)
 """Delays before an actor's restart: the channel's own 1 s -> 30 s, but at once the first time (OTP)."""
+
+_DID = re.compile(r"did:[a-z0-9]+:[A-Za-z0-9._:%-]+")  # W3C DID Core, section 3.1
+_URI = re.compile(r"[\x21-\x7e]+")  # RFC 3986: ASCII without spaces
 
 ApiKeyProvider = Callable[[], Awaitable[str]]
 """An async function that returns the API key to use; it is asked before every dial, so that keys may rotate."""
@@ -111,19 +116,21 @@ class ChannelOptions:
 
     def __post_init__(self) -> None:
         # A frozen dataclass is completed through object.__setattr__; the key is wrapped before anything can raise.
-        api_key = self.api_key
-        if isinstance(api_key, str):
-            object.__setattr__(self, "api_key", Secret(api_key))
-        if not (callable(api_key) or (isinstance(api_key, str | Secret) and str.strip(_reveal(api_key)))):
-            raise InvalidOption("api_key", api_key, "a non-empty str, or an async function that returns one")
+        if isinstance(self.api_key, str):
+            object.__setattr__(self, "api_key", Secret(self.api_key))
+        if not (callable(self.api_key) or (isinstance(self.api_key, Secret) and self.api_key.reveal().strip())):
+            shown = "" if isinstance(self.api_key, Secret) else self.api_key
+            raise InvalidOption("api_key", shown, "a non-empty str, or an async function that returns one")
         object.__setattr__(self, "ws_url", normalize_url(self.ws_url))
-        if not isinstance(self.agent_did, str) or (self.agent_did and not self.agent_did.startswith("did:")):
-            raise InvalidOption(
-                "agent_did", self.agent_did, "a str that starts with 'did:', or '' for an ephemeral one"
-            )
+        if not isinstance(self.agent_did, str) or (self.agent_did and not _DID.fullmatch(self.agent_did)):
+            raise InvalidOption("agent_did", self.agent_did, "a DID such as 'did:web:...', or '' for an ephemeral one")
         if not isinstance(self.callbacks, Callbacks):
             raise InvalidOption("callbacks", self.callbacks, "Callbacks(...)")
         spec = build_did_spec(self.did_spec, self.agent_did)
+        try:
+            Serializer().encode(Frame(None, None, "plugins:", "phx_join", spec))
+        except LocalProtocolError as error:
+            raise InvalidOption("did_spec", self.did_spec, f"plain JSON values; {error}") from None
         if "parentDid" in spec:
             object.__setattr__(self, "agent_did", derive_child_did(self.agent_did, spec["parentDid"]))
         if self.did_spec is not None:
@@ -170,7 +177,9 @@ class ChannelOptions:
         source = self.api_key
         key: object = await source() if callable(source) else source
         if not isinstance(key, str | Secret) or not _reveal(key):
-            raise InvalidOption("api_key()", key, "an async function that returns a non-empty str")
+            error = InvalidOption("api_key()", key, "an async function that returns a non-empty str")
+            del key  # bytes may be a key all the same, and a traceback shows locals
+            raise error
         return Endpoint(
             url=self.ws_url,
             api_key=key if isinstance(key, Secret) else Secret(key),
@@ -198,6 +207,6 @@ def checked_protocols(protocols: object) -> tuple[str, ...]:
     if isinstance(protocols, str | bytes) or not isinstance(protocols, Iterable):
         raise InvalidOption("protocols", protocols, allowed)
     names = list(protocols)
-    if not names or not all(isinstance(name, str) and name for name in names):
+    if not names or not all(isinstance(name, str) and _URI.fullmatch(name) for name in names):
         raise InvalidOption("protocols", protocols, allowed)
     return tuple(dict.fromkeys(names))
