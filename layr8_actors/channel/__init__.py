@@ -1,7 +1,8 @@
 """The channel to a Layr8 cloud-node: four actors, an inbox, and the tree that supervises them."""
 
 from . import events as events
-from .channel import Channel as Channel, open_channel as open_channel
+from .block import open_channel as open_channel
+from .channel import Channel as Channel
 from .link_state import LinkStatus as LinkStatus
 from .message_stream import MessageStream as MessageStream
 from .options import ApiKeyProvider as ApiKeyProvider, Callbacks as Callbacks, ChannelOptions as ChannelOptions

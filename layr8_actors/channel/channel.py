@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 import trio
 
 from ..errors import (
-    ChannelClosed,
     Disconnected,
     InvalidOption,
-    JoinRejected,
     NotConnected,
     ReplyTimeout,
-    RestartLimitExceeded,
     TopicDown,
 )
 from ..otp import ChildSpec, ChildType, Restart, Supervisor
@@ -30,7 +26,7 @@ from .reply import Reply
 from .statistics import ChannelState, ChannelStatistics, take_statistics
 from .tree import Tree
 
-__all__ = ("Channel", "open_channel")
+__all__ = ("Channel", "checked_options", "run_channel")
 
 MAX_TIMEOUTS_IN_A_ROW = 3
 """Replies that fail to come in a row before the topic is taken for hung: heartbeats only prove the socket's process."""
@@ -68,7 +64,7 @@ class Channel:
         Checkpoints. Cancellation before it returns leaves nothing running. Into the nursery go RestartLimitExceeded
         and JoinRejected, when the channel gives up (OTP ``start_link``).
         """
-        channel: Channel = await nursery.start(functools.partial(_run, _checked(options), None))
+        channel: Channel = await nursery.start(functools.partial(run_channel, checked_options(options), None))
         return channel
 
     @staticmethod
@@ -96,7 +92,7 @@ class Channel:
             InvalidOption: an argument is not allowed.
         """
         names = None if protocols is None else checked_protocols(protocols)
-        start = functools.partial(_run, _checked(options), names)
+        start = functools.partial(run_channel, checked_options(options), names)
         return ChildSpec(id=id, start=start, restart=restart, type=ChildType.SUPERVISOR)
 
     # --- connecting ---------------------------------------------------------------------------------------------------
@@ -341,80 +337,32 @@ class Channel:
         await self._record.over.wait()
 
 
-@asynccontextmanager
-async def open_channel(options: ChannelOptions) -> AsyncIterator[Channel]:
-    """Run a channel around a block: its actors run while the block does, and leaving the block closes it.
-
-    Args:
-        options: everything about the channel.
-
-    Yields:
-        The channel; nothing is dialled before connect.
-
-    Raises:
-        InvalidOption: ``options`` is not ChannelOptions.
-        RestartLimitExceeded: the channel gave up on its actors; the block was cancelled.
-        JoinRejected: the node refused for good; the block was cancelled.
-
-    What the block raises comes out as it is, not in a group. Checkpoints at both ends; leaving is bounded by
-    ``close_timeout``, also under cancellation.
-    """
-    checked = _checked(options)
-    failure: RestartLimitExceeded | JoinRejected | None = None
-
-    def run(task_status: trio.TaskStatus[Channel]) -> Coroutine[Any, Any, None]:
-        return watch(_run(checked, None, task_status=task_status))
-
-    async def watch(running: Coroutine[Any, Any, None]) -> None:
-        nonlocal failure
-        try:
-            await running
-        except (RestartLimitExceeded, JoinRejected) as error:
-            failure = error
-            nursery.cancel_scope.cancel(reason=f"the channel gave up: {error}")
-
-    try:
-        async with trio.open_nursery() as nursery:
-            channel = await nursery.start(run)
-            try:
-                yield channel
-            except (ChannelClosed, BaseExceptionGroup) as error:
-                if isinstance(error, ChannelClosed) or error.subgroup(ChannelClosed) is not None:
-                    # Whoever waits is told of the end before the tree has come to it, and why it ends is what matters.
-                    with trio.move_on_after(2 * checked.close_timeout):
-                        await channel._record.over.wait()  # noqa: SLF001 - the facade's own
-                raise
-            await channel.close()
-    except BaseExceptionGroup as group:
-        others = group if failure is None else group.split(ChannelClosed)[1]
-        if others is None and failure is not None:
-            raise failure from failure.__cause__  # that the channel is closed is no news beside why
-        if failure is not None:
-            raise BaseExceptionGroup("the channel gave up, and its block failed too", [failure, group]) from None
-        # The block's own error, which the nursery has wrapped; several errors stay together.
-        if len(group.exceptions) > 1:
-            raise
-        alone = group.exceptions[0]
-        context, suppressed = alone.__context__, alone.__suppress_context__
-        try:
-            raise alone
-        finally:
-            alone.__context__, alone.__suppress_context__ = context, suppressed
-    if failure is not None:
-        raise failure
-
-
-def _run(
+def run_channel(
     options: ChannelOptions,
     protocols: tuple[str, ...] | None,
     *,
     task_status: trio.TaskStatus[Channel] = trio.TASK_STATUS_IGNORED,
 ) -> Coroutine[Any, Any, None]:
+    """Make a channel and return what runs it, for a nursery or a child spec to start.
+
+    Args:
+        options: as checked.
+        protocols: what to connect with at once, or ``None``.
+        task_status: is told of the channel once its actors run.
+    """
     tree = Tree(options)
     return tree.run(Channel(tree), protocols, task_status)
 
 
-def _checked(options: object) -> ChannelOptions:
+def checked_options(options: object) -> ChannelOptions:
+    """Return ``options``.
+
+    Args:
+        options: what a caller gave.
+
+    Raises:
+        InvalidOption: it is no ChannelOptions.
+    """
     if not isinstance(options, ChannelOptions):
         raise InvalidOption("options", options, "ChannelOptions(...)")
     return options
