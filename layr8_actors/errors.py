@@ -6,6 +6,8 @@ Each one says what to do about it, and none ever carries an API key.
 
 from __future__ import annotations
 
+import math
+
 __all__ = (
     "ActorDied",
     "ActorNotRunning",
@@ -30,6 +32,8 @@ __all__ = (
     "LocalProtocolError",
     "MailboxFull",
     "MalformedFrame",
+    "MaxChildrenReached",
+    "NameTaken",
     "NotConnected",
     "ProtocolError",
     "RemoteProtocolError",
@@ -220,7 +224,8 @@ class RestartLimitExceeded(SupervisionError):
     """A supervisor gave up; ``__cause__`` is the last failure of the child that used up the budget.
 
     It is an error on purpose where OTP exits with ``shutdown``: a parent with a transient child must not take a
-    subtree that gave up for one that finished.
+    subtree that gave up for one that finished. ``max_seconds`` is ``math.inf`` where it was ``max_attempts``, failures
+    in a row of one child, that ran out.
     """
 
     def __init__(self, supervisor: str, child_id: str, max_restarts: int, max_seconds: float) -> None:
@@ -228,9 +233,9 @@ class RestartLimitExceeded(SupervisionError):
         self.child_id = child_id
         self.max_restarts = max_restarts
         self.max_seconds = max_seconds
+        span = "in a row" if max_seconds == math.inf else f"within {max_seconds:g} s"
         super().__init__(
-            f"supervisor {supervisor!r} gave up: child {child_id!r} needed more than {max_restarts} restarts "
-            f"within {max_seconds:g} s"
+            f"supervisor {supervisor!r} gave up: child {child_id!r} needed more than {max_restarts} restarts {span}"
         )
 
 
@@ -253,6 +258,24 @@ class ChildAlreadyStarted(SupervisionError):
 
 class ChildAlreadyPresent(SupervisionError):
     """A child of that id is known but not running; restart_child or delete_child it."""
+
+
+class MaxChildrenReached(SupervisionError):
+    """A dynamic supervisor has as many children as it may have; nothing was started (Elixir: ``:max_children``)."""
+
+    def __init__(self, supervisor: str, max_children: int) -> None:
+        self.supervisor = supervisor
+        self.max_children = max_children
+        super().__init__(f"supervisor {supervisor!r} has its {max_children} children; terminate one first")
+
+
+class NameTaken(SupervisionError):
+    """Somebody else holds the name in this registry; ``holder`` is it (OTP: ``{already_started, Pid}``)."""
+
+    def __init__(self, name: object, holder: object) -> None:
+        self.name = name
+        self.holder = holder
+        super().__init__(f"the name {name!r} is taken; use its holder, or another name")
 
 
 class ChildRunning(SupervisionError):
@@ -279,7 +302,10 @@ class CallTimeout(SupervisionError, TimeoutError):
 
 
 class CallingSelf(SupervisionError):
-    """An actor called itself, which could only end in its own timeout; use cast."""
+    """Somebody waits for what in turn waits for it: an actor's handler that calls or stops the actor itself, a child's
+    start that asks its own supervisor for something, a shielded cleanup that asks for its own end. Use cast, or let
+    another task ask.
+    """
 
 
 class MailboxFull(SupervisionError):

@@ -13,9 +13,13 @@ import trio
 from ..errors import InvalidOption, SupervisionError, UnknownRequest
 from .actor_process import ActorProcess
 from .actor_ref import ActorRef
+from .actor_timers import Timer
 from .call import Reply
 from .child_spec import START_TIMEOUT, ChildSpec, Restart
 from .exit_reason import ExitReason
+from .monitor import Down, Monitor
+from .pid import Pid
+from .validation import checked_seconds
 
 __all__ = ("Actor", "Continue")
 
@@ -47,6 +51,12 @@ class Actor:
     helpers: ClassVar[bool] = True
     """Whether the actor may start helper tasks; a class that never does says False and saves the nursery's memory."""
 
+    drain: ClassVar[bool] = False
+    """Whether an asked stop lets the actor finish what it is at and what is queued, as far as its grace goes.
+
+    By default a stop overtakes the mailbox, and the running handler is cancelled. Calls are refused from then on.
+    """
+
     process: ActorProcess | None = None
     """What runs this actor; for the library alone. Set before ``init``."""
 
@@ -61,9 +71,7 @@ class Actor:
         Raises:
             SupervisionError: there is none: the class says ``helpers = False``, or the actor does not run yet.
         """
-        if self.process is None:
-            raise SupervisionError(f"{type(self).__name__} does not run yet, so it has no nursery")
-        return self.process.nursery
+        return _process_of(self).nursery
 
     @property
     def deadline(self) -> float:
@@ -86,6 +94,52 @@ class Actor:
         self._deadline = deadline
         if self.process is not None:
             self.process.mailbox.interrupt()  # where it waits, it shall see how long for
+
+    def send_after(self, delay: float, message: object) -> Timer:
+        """Hand ``message`` to ``handle_cast`` after a while (OTP: erlang:send_after/3); no checkpoint.
+
+        It costs no task and no room in the mailbox, and it dies with the incarnation: the next one never sees it. It is
+        handled when it is due, or as soon after it as the handler in hand has returned and the messages that were
+        queued with it are handled; in front of any later message.
+
+        Args:
+            delay: seconds, from now.
+            message: any object.
+
+        Returns:
+            The timer, which can be cancelled.
+
+        Raises:
+            InvalidOption: ``delay`` is no number of seconds >= 0.
+            SupervisionError: the actor does not run yet; from ``init`` on it does.
+        """
+        return _process_of(self).send_after(checked_seconds("delay", delay), message)
+
+    def monitor(self, target: ActorRef | Pid) -> Monitor:
+        """Be told, by ``handle_down`` and exactly once, when ``target`` ends (OTP: monitor/2); no checkpoint.
+
+        The message comes after all that ``target`` itself had sent to this actor. It bypasses the mailbox's bound. The
+        monitor ends with this incarnation.
+
+        Args:
+            target: a run, by its pid; by its ref, the run of now. Where that is over the message comes at once, with
+                the reason of the pid; with ``noproc`` where nobody runs.
+
+        Returns:
+            The monitor, which can be cancelled (OTP: demonitor with flush).
+
+        Raises:
+            SupervisionError: the actor does not run yet; from ``init`` on it does.
+        """
+        return _process_of(self).monitor(target.id, target.pid if isinstance(target, ActorRef) else target)
+
+    def mark_healthy(self) -> None:
+        """Say that this incarnation is healthy from now on; see :func:`mark_healthy`. No checkpoint.
+
+        Raises:
+            SupervisionError: the actor does not run yet; from ``init`` on it does.
+        """
+        _process_of(self).mark_healthy()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -136,6 +190,14 @@ class Actor:
         is ``math.inf`` again by then. A crash here is a crash of the actor.
         """
 
+    async def handle_down(self, down: Down) -> None:
+        """Learn that what :meth:`monitor` watched has ended (OTP: handle_info of ``'DOWN'``); by default it is logged.
+
+        Args:
+            down: who, and how.
+        """
+        logger.warning("%s has no handle_down: %s ended (%s)", type(self).__name__, down.id, down.reason)
+
     async def terminate(self, reason: ExitReason) -> None:
         """Clean up after a crash, a kill by exit_child or an asked stop (OTP: terminate/2).
 
@@ -155,16 +217,19 @@ class Actor:
         shutdown: float | None = None,
         significant: bool = False,
         start_timeout: float = START_TIMEOUT,
+        marks_healthy: bool = False,
     ) -> ChildSpec:
         """Describe the actor as a child; its id is that of the ref, its handle is the ref.
 
         Args:
-            ref: the actor's handle, or an id to make one of.
+            ref: the actor's handle, or an id to make one of. For a dynamic supervisor, an id: each child gets a ref
+                of its own then.
             args: given to the class for each incarnation anew; what they refer to outlives a crash.
             restart: as in :class:`ChildSpec`.
             shutdown: likewise.
             significant: likewise.
             start_timeout: likewise.
+            marks_healthy: likewise.
 
         Raises:
             InvalidOption: a value that is not allowed.
@@ -172,12 +237,19 @@ class Actor:
         handle = ActorRef(ref) if isinstance(ref, str) else ref
         return ChildSpec(
             id=handle.id,
-            start=_Start(cls, args, handle),
+            start=(_StartAnyOf if isinstance(ref, str) else _Start)(cls, args, handle),
             restart=restart,
             shutdown=shutdown,
             significant=significant,
             start_timeout=start_timeout,
+            marks_healthy=marks_healthy,
         )
+
+
+def _process_of(actor: Actor) -> ActorProcess:
+    if actor.process is None:
+        raise SupervisionError(f"{type(actor).__name__} does not run yet")
+    return actor.process
 
 
 class _Start:
@@ -192,3 +264,13 @@ class _Start:
 
     def __call__(self, *, task_status: trio.TaskStatus[ActorRef]) -> Coroutine[Any, Any, None]:
         return ActorProcess(self.actor, self.args, self.ref).run(task_status)
+
+
+class _StartAnyOf(_Start):
+    """Likewise, of an actor whose ref nobody has yet, so that a dynamic supervisor may make many."""
+
+    __slots__ = ()
+
+    def for_child(self, child_id: str) -> _Start:
+        """Return the start of one of many, for all of its incarnations."""
+        return _Start(self.actor, self.args, ActorRef(child_id))

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ..errors import CallTimeout, SupervisionError
+from .actor_timers import ActorTimers, Timer
 from .call import QueuedCall, Reply
 from .child_spec import WORKER_SHUTDOWN
 from .exit_reason import ExitKind, ExitReason, died
+from .in_hand import CONTINUE, NOTHING, TIMEOUT, described
 from .incarnation import Incarnation, incarnation_of
 from .mailbox import Mailbox
+from .monitor import Down, Monitor
+from .pid import Pid
 
 if TYPE_CHECKING:
     from .actor import Actor, Continue
@@ -26,7 +30,6 @@ __all__ = ("ActorProcess",)
 logger = logging.getLogger("layr8_actors.otp")
 
 SHUTDOWN = ExitReason(ExitKind.SHUTDOWN)
-NOTHING = object()
 
 
 class ActorProcess:
@@ -45,18 +48,24 @@ class ActorProcess:
         "_actor",
         "_args",
         "_current",
+        "_ended",
         "_gone",
+        "_in_hand",
         "_incarnation",
         "_nursery",
+        "_pid",
         "_ref",
         "_scope",
-        "_started",
         "_stop_reason",
         "_terminate_begun",
         "_terminate_error",
+        "_timers",
+        "_to_drain",
         "closing",
         "mailbox",
+        "monitors",
         "pending",
+        "started",
         "task",
     )
 
@@ -69,13 +78,23 @@ class ActorProcess:
         self._ref = ref
         self.closing = False
         """True once no more calls are taken."""
+        self._ended = False
+        """True once the loop is over and what was queued is refused."""
         self.pending: dict[Reply[Any], None] = {}  # for its order, and an empty set is three times as large
         """The calls that have no answer yet: queued, in hand, or deferred."""
         self._current: Reply[Any] | None = None
         self._incarnation: Incarnation | None = None
         self._nursery: trio.Nursery | None = None
         self._scope: trio.CancelScope | None = None
-        self._started = False
+        self.started = False
+        """True once ``init`` has returned."""
+        self._in_hand: Any = NOTHING
+        """The message that a handler is at, or a stand-in; kept after a crash, to tell what it was."""
+        self.monitors: dict[Monitor, None] | None = None
+        self._timers: ActorTimers | None = None
+        self._pid: Pid | None = None
+        self._to_drain: int | None = None
+        """How many of the queued messages are still to be handled before the end, once a draining actor is asked."""
         self._stop_reason: ExitReason | None = None
         self._terminate_begun = False
         self._terminate_error: Exception | None = None
@@ -124,6 +143,8 @@ class ActorProcess:
         finally:
             try:
                 reason = self._reason(error, sys.exception())
+                if incarnation is not None and not reason.clean:
+                    incarnation.doing = self.handling
                 await self._end(actor, reason)
             finally:
                 self._release(reason)
@@ -143,8 +164,9 @@ class ActorProcess:
     async def _init(self, actor: Actor, task_status: trio.TaskStatus[ActorRef]) -> Continue | None:
         continuation = await actor.init()
         task_status.started(self._ref)
-        self._started = True
-        if self._incarnation is not None and not self._incarnation.scope_entered:
+        self.started = True
+        self._ref._arrived()
+        if self._incarnation is not None and (self._actor.drain or not self._incarnation.scope_entered):
             self._incarnation.on_stop = self.stop  # else the scope that it cancels is all there is
         return continuation
 
@@ -152,38 +174,68 @@ class ActorProcess:
         if self._stop_reason is not None:
             return  # asked for while init ran
         if continuation is not None:
+            self._in_hand = CONTINUE
             await actor.handle_continue(continuation.term)
         mailbox = self.mailbox
-        while True:
-            if actor.deadline == math.inf:
+        while self._to_drain != 0:
+            due = self._next_due(actor)
+            if due == math.inf:
                 await mailbox.wait()
             else:
-                with trio.CancelScope(deadline=actor.deadline):
+                with trio.CancelScope(deadline=due):
                     await mailbox.wait()
             if trio.current_effective_deadline() == -math.inf:
                 # Told to end just as a message or the deadline came: nothing was begun, leave it to whoever is next.
                 await trio.lowlevel.checkpoint()
-            if actor.deadline <= trio.current_time():
-                actor.deadline = math.inf
-                await actor.handle_timeout()
-                continue
-            # All that is queued, at the price of one wake-up; it is bounded by the mailbox.
-            while True:
-                item = mailbox.pop(NOTHING)  # an exception here would leave a frame of 232 bytes behind
+            if self._next_due(actor) <= trio.current_time():
+                await self._run_due(actor)
+                # A stop that came meanwhile goes first; and a timer that sets the next one must not starve the mailbox.
+                await trio.lowlevel.checkpoint()
+            # All that is queued, at the price of one wake-up; bounded, for an actor may well cast to itself.
+            for _ in range(mailbox.capacity):
+                if self._to_drain is not None:
+                    if self._to_drain == 0:
+                        return
+                    self._to_drain -= 1
+                self._in_hand = item = mailbox.pop(NOTHING)  # an exception here would leave a frame of 232 bytes
                 if item is NOTHING:
                     break
                 if type(item) is QueuedCall:
-                    if item.incarnation is self:
+                    if item.incarnation is self and not item.abandoned:
                         self._current = reply = item.reply
                         reply.begun = True
                         await actor.handle_call(item.request, reply)
                         self._current = None
                         del reply  # an idle actor keeps no answer alive
+                elif type(item) is Down:
+                    if item.monitor.active and item.monitor.process is self:
+                        item.monitor.cancel()
+                        await actor.handle_down(item)
                 else:
                     await actor.handle_cast(item)
+            self._in_hand = item = NOTHING
+
+    def _next_due(self, actor: Actor) -> float:
+        return actor.deadline if self._timers is None else min(actor.deadline, self._timers.next_due())
+
+    async def _run_due(self, actor: Actor) -> None:
+        timer = None if self._timers is None else self._timers.pop_due(min(actor.deadline, trio.current_time()))
+        if timer is not None:
+            self._in_hand = message = timer.message
+            timer.cancel()
+            await actor.handle_cast(message)
+        else:
+            self._in_hand = TIMEOUT
+            actor.deadline = math.inf
+            await actor.handle_timeout()
+
+    @property
+    def handling(self) -> str | None:
+        """The handler that runs, or that the actor crashed in, and the type of its message."""
+        return described(self._in_hand)
 
     def stop(self, reason: ExitReason = SHUTDOWN) -> None:
-        """End the loop at its next checkpoint, in front of all that is queued.
+        """End the loop at its next checkpoint, in front of all that is queued; a draining actor's behind it.
 
         Helper tasks live on until ``terminate`` has run.
 
@@ -193,8 +245,44 @@ class ActorProcess:
         if self._stop_reason is not None:
             return
         self._stop_reason = reason
-        if self._scope is not None:
+        if self._actor.drain and self.started:
+            self.closing = True
+            self._to_drain = self.mailbox.statistics().depth
+            self.mailbox.interrupt()
+        elif self._scope is not None:
             self._scope.cancel(reason=f"actor {self._ref.id} was asked to stop")
+
+    @property
+    def pid(self) -> Pid:
+        """The identity of this incarnation."""
+        if self._incarnation is not None:
+            return self._incarnation.pid
+        if self._pid is None:
+            self._pid = Pid((self._ref.id,), 1, self._ref)
+        return self._pid
+
+    def mark_healthy(self) -> None:
+        """See :meth:`Actor.mark_healthy`."""
+        if self._incarnation is not None:
+            self._incarnation.mark_healthy()
+
+    def send_after(self, delay: float, message: object) -> Timer:
+        """See :meth:`Actor.send_after`."""
+        if self._timers is None:
+            self._timers = ActorTimers()
+        timer = Timer(trio.current_time() + delay, message)
+        self._timers.add(timer)
+        self.mailbox.interrupt()  # where it waits, it shall see how long for
+        return timer
+
+    def monitor(self, id: str, pid: Pid | None) -> Monitor:
+        """See :meth:`Actor.monitor`."""
+        monitor = Monitor(self, id, pid)
+        if self.monitors is None:
+            self.monitors = {}
+        self.monitors[monitor] = None
+        monitor.begin()
+        return monitor
 
     @property
     def nursery(self) -> trio.Nursery:
@@ -228,14 +316,14 @@ class ActorProcess:
 
     async def _end(self, actor: Actor | None, reason: ExitReason) -> None:
         """Refuse what is queued, then run terminate; does each of them once."""
-        if not self.closing:
-            self.closing = True
+        if not self._ended:
+            self._ended = self.closing = True
             dropped = self._ref._close_mailbox(reason)
             if self._incarnation is not None:
                 self._incarnation.dropped = dropped
             # A deferred call may still be answered by terminate; nobody will ever answer the others.
             self._fail(reason, [reply for reply in self.pending if not reply.begun or reply is self._current])
-        if actor is None or not self._started or self._terminate_begun:
+        if actor is None or not self.started or self._terminate_begun:
             return
         self._terminate_begun = True
         incarnation = self._incarnation
@@ -264,11 +352,15 @@ class ActorProcess:
     @trio.lowlevel.enable_ki_protection
     def _release(self, reason: ExitReason) -> None:
         self._fail(reason, list(self.pending))
+        for monitor in list(self.monitors or ()):
+            monitor.cancel()
         self._ref._unbind()
         if self._incarnation is not None:
             self._incarnation.on_gone = self._ref._forget
         if self._gone is not None:
             self._gone.set()
+        if self._pid is not None:
+            self._pid.ended(reason)
 
     def _fail(self, reason: ExitReason, replies: list[Reply[Any]]) -> None:
         for reply in replies:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import trio
 
-from ..errors import CallTimeout
-from .mailbox import Mailbox
+from ..errors import CallTimeout, MailboxFull
+from .mailbox import Mailbox, Overflow
 
-__all__ = ("Call", "QueuedCall", "Reply")
+__all__ = ("Call", "QueuedCall", "Reply", "displace")
 
 T = TypeVar("T")
 
@@ -20,6 +20,9 @@ class Call(Generic[T]):
     """The base of requests: ``class Get(Call[int])`` makes ``await ref.call(Get("k"))`` an ``int`` to type checkers."""
 
     __slots__ = ()
+
+    skip_if_abandoned: ClassVar[bool] = False
+    """Whether a queued request is not worth beginning once its caller has gone; OTP handles it all the same."""
 
 
 class Reply(Generic[T]):
@@ -82,12 +85,15 @@ class Reply(Generic[T]):
 
         Raises:
             CallTimeout: no answer came in time; a late one is dropped.
+            MailboxFull: it was dropped from a full mailbox that drops.
             SupervisionError: the actor died or refused.
         """
         answered = False
         try:
             with trio.CancelScope(deadline=trio.current_time() + timeout) as scope:
-                if not mailbox.try_put(queued):
+                if mailbox.overflow is not Overflow.WAIT:
+                    displace(mailbox, queued)
+                elif not mailbox.try_put(queued):
                     self._blocked = scope  # so that the actor's death can release us from the queue in front of it
                     await mailbox.put(queued)
                     self._blocked = None
@@ -129,3 +135,27 @@ class QueuedCall:
         self.request = request
         self.reply = reply
         self.incarnation = incarnation
+
+    @property
+    def abandoned(self) -> bool:
+        """True where its caller has gone and the request is of a kind that is then not worth beginning."""
+        return self.reply.done and getattr(self.request, "skip_if_abandoned", False)
+
+
+def displace(mailbox: Mailbox[Any], message: object) -> bool:
+    """Put ``message`` into a mailbox that drops when it is full, and tell the caller of a call that is dropped.
+
+    Args:
+        mailbox: one whose ``overflow`` is not ``WAIT``.
+        message: a plain message or a :class:`QueuedCall`.
+
+    Returns:
+        False where it is the message itself that was dropped.
+
+    Raises:
+        ActorNotRunning: the mailbox is closed.
+    """
+    dropped = mailbox.force(message)
+    if type(dropped) is QueuedCall:
+        dropped.reply.fail(MailboxFull(f"the mailbox of {mailbox.owner!r} is full, and this request was dropped"))
+    return dropped is not message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from typing import Any
 
@@ -14,11 +15,12 @@ from .children import ChildRecord, Children, ChildState
 from .commands import Command
 from .exit_reason import ExitKind, Ignore, sole_exception
 from .incarnation import Incarnation
+from .insiders import Insiders
 from .reports import Reports
 
 __all__ = ("ChildControl",)
 
-REPORT_PERIOD = 5.0  # seconds between reports of a stuck child that has no grace to count by; OTP's shutdown default
+REPORT_PERIOD = 5.0  # seconds between reports of a stuck child without a grace to count by; OTP's shutdown default
 
 
 class ChildControl:
@@ -28,27 +30,34 @@ class ChildControl:
         path: the names from the root supervisor down to this one.
         children: the record table.
         reports: where events go.
+        dynamic: whether a child that nothing starts again is forgotten, as a dynamic supervisor has it.
+        insiders: those of the tree.
     """
 
     __slots__ = (
         "_children",
-        "_path",
+        "_dynamic",
         "_reports",
         "_start_scope",
         "_waiting",
         "failure",
         "fatal",
         "inbox",
+        "insiders",
         "nursery",
+        "path",
         "stopping",
     )
 
     nursery: trio.Nursery
     """Where the children's tasks live; set before the first start."""
 
-    def __init__(self, path: tuple[str, ...], children: Children, reports: Reports) -> None:
-        self._path = path
+    def __init__(
+        self, path: tuple[str, ...], children: Children, reports: Reports, insiders: Insiders, *, dynamic: bool
+    ) -> None:
+        self.path = path
         self._children = children
+        self._dynamic = dynamic
         self._reports = reports
         self._waiting: trio.lowlevel.Task | None = None
         self._start_scope: trio.CancelScope | None = None
@@ -60,6 +69,7 @@ class ChildControl:
         """What the supervisor ends with."""
         self.inbox: list[Incarnation | Command[Any]] = []
         """Exit notices and requests, in the order in which they came."""
+        self.insiders = insiders
 
     # --- for any task -------------------------------------------------------------------------------------------------
 
@@ -69,6 +79,14 @@ class ChildControl:
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             trio.lowlevel.reschedule(waiting)
+
+    def around(self, task: trio.lowlevel.Task | None) -> Incarnation | None:
+        """Return the child that ``task`` belongs to, directly or through nurseries within it, if it is one of ours."""
+        while task is not None and task.parent_nursery is not None:
+            if task.parent_nursery is self.nursery:
+                return self._children.of_task(task)
+            task = task.parent_nursery.parent_task
+        return None
 
     def request_stop(self, failure: Exception | None = None) -> None:
         """Begin the end of the supervisor: no start goes on and no new one begins.
@@ -124,7 +142,7 @@ class ChildControl:
             Why it did not start; ``None`` also where it was ignored, or where the supervisor began to stop meanwhile.
         """
         spec = record.spec
-        incarnation = record.begin(self._path, self)
+        incarnation = record.begin(self.path, self)
         self.nursery.start_soon(incarnation.run, name="/".join(incarnation.path))
         gave_up = False
         try:
@@ -136,7 +154,7 @@ class ChildControl:
             gave_up = not (incarnation.ready or incarnation.done)
             if gave_up:
                 with trio.CancelScope(shield=True):
-                    await self._wait_gone(record, incarnation)
+                    await self._wait_gone([(record, incarnation)])
             if incarnation.ready:
                 record.ready(by_supervisor=event is events.ChildRestarted)
                 self._reports.child(event, record)
@@ -177,44 +195,70 @@ class ChildControl:
         Args:
             record: any; STOPPED afterwards.
         """
-        incarnation = record.incarnation
-        if incarnation is None:
+        if record.incarnation is None:
             record.state = ChildState.STOPPED
             return
-        await self._wait_gone(record, incarnation)
-        record.settle()
+        await self._wait_gone([(record, record.incarnation)])
+        self._stopped(record)
+
+    async def stop_together(self, records: list[ChildRecord]) -> None:
+        """Ask many children to end at once, each with its own grace, and wait until all are gone.
+
+        Checkpoints likewise.
+
+        Args:
+            records: any; STOPPED afterwards.
+        """
+        await self._wait_gone([(record, record.incarnation) for record in records if record.incarnation is not None])
+        for record in records:
+            if record.incarnation is not None:
+                self._stopped(record)
+            record.state = ChildState.STOPPED
+
+    def _stopped(self, record: ChildRecord) -> None:
+        incarnation = record.settle()
         if incarnation.ready:
             self._reports.child_ended(record, incarnation, expected=incarnation.reason.kind is not ExitKind.FATAL)
         if incarnation.reason.kind is ExitKind.ERROR:
             self._reports.shutdown_error(record, incarnation.reason)
 
-    async def _wait_gone(self, record: ChildRecord, incarnation: Incarnation) -> None:
+    async def _wait_gone(self, leaving: list[tuple[ChildRecord, Incarnation]]) -> None:
         """Ask, wait for the grace, kill, then report and wait on: Trio can abandon no task, so neither do we."""
-        grace = record.spec.grace
-        incarnation.request_stop(grace)
-        period = grace or REPORT_PERIOD
-        next_report = trio.current_time() + period
-        while not incarnation.done:
-            deadline = next_report if incarnation.killed else incarnation.stop_deadline
-            await self.sleep_until(deadline)
-            now = trio.current_time()
-            if incarnation.done or now < deadline:
-                continue
+        # When the next step against each of them is due; the count keeps records out of the comparison.
+        due: list[tuple[float, int, ChildRecord, Incarnation]] = []
+        for count, (record, incarnation) in enumerate(leaving):
+            incarnation.request_stop(record.spec.grace)
+            self.insiders.stop(incarnation)
+            first = incarnation.stop_deadline
             if incarnation.killed:
-                self._reports.stop_timeout(record, incarnation)
-            else:
-                incarnation.kill()
-            next_report = now + period
+                first = trio.current_time() + _report_period(record)
+            due.append((first, count, record, incarnation))
+        heapq.heapify(due)
+        for _record, incarnation in leaving:
+            while not incarnation.done:
+                await self.sleep_until(due[0][0])
+                while due and (due[0][3].done or due[0][0] <= trio.current_time()):
+                    _, count, record, late = heapq.heappop(due)
+                    if not late.done:
+                        self._overdue(record, late)
+                        heapq.heappush(due, (trio.current_time() + _report_period(record), count, record, late))
+
+    def _overdue(self, record: ChildRecord, incarnation: Incarnation) -> None:
+        if incarnation.killed:
+            self._reports.stop_timeout(record, incarnation)
+        else:
+            incarnation.kill()
+            self.insiders.stop(incarnation)
 
     def retire(self, record: ChildRecord) -> None:
-        """Nothing starts the child again by itself: forget it if it is temporary, tell its handle in any case.
+        """Nothing starts the child again by itself: forget it if it is temporary or dynamic, tell its handle anyway.
 
         Args:
             record: one without incarnation.
         """
         record.state = ChildState.STOPPED
         record.gone()
-        if record.spec.restart is Restart.TEMPORARY:
+        if self._dynamic or record.spec.restart is Restart.TEMPORARY:
             self._children.drop(record)
 
     def kill_all(self) -> None:
@@ -223,3 +267,8 @@ class ChildControl:
             if record.incarnation is not None:
                 record.incarnation.request_stop(0.0)
                 record.incarnation.kill()
+                self.insiders.stop(record.incarnation)
+
+
+def _report_period(record: ChildRecord) -> float:
+    return record.spec.grace if 0 < record.spec.grace < math.inf else REPORT_PERIOD

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol, runtime_checkable
 
 from ..errors import InvalidOption
-from .validation import checked_choice, checked_seconds, checked_text
+from .validation import checked_choice, checked_flag, checked_seconds, checked_text
 
 __all__ = ("BRUTAL_KILL", "INFINITY", "ChildSpec", "ChildType", "Restart")
 
@@ -20,6 +21,15 @@ INFINITY = math.inf
 
 WORKER_SHUTDOWN = 5.0  # OTP supervisor: the default of a worker
 START_TIMEOUT = 30.0  # our own: OTP waits for ever, and a half-started child then blocks its whole tree
+
+
+@runtime_checkable
+class StartForChild(Protocol):
+    """A ``start`` that has to be made anew for each child of a dynamic supervisor, as an actor's with its own ref."""
+
+    def for_child(self, child_id: str) -> Callable[..., Awaitable[object]]:
+        """Return the start of one child, for all of its incarnations."""
+        ...
 
 
 class Restart(Enum):
@@ -57,6 +67,8 @@ class ChildSpec:
         type: worker or supervisor.
         significant: whether its end may end the supervisor (OTP: auto_shutdown).
         start_timeout: seconds within which it must be ready; ``INFINITY`` is OTP's own behaviour.
+        marks_healthy: whether the child says itself, by :func:`mark_healthy`, from when on it counts as healthy for the
+            backoff of its restarts; by default it does from its readiness on.
 
     Raises:
         InvalidOption: a value that is not allowed; correct it, nothing was started.
@@ -69,6 +81,7 @@ class ChildSpec:
     type: ChildType = ChildType.WORKER
     significant: bool = False
     start_timeout: float = START_TIMEOUT
+    marks_healthy: bool = False
 
     def __post_init__(self) -> None:
         checked_text("id", self.id)
@@ -79,8 +92,8 @@ class ChildSpec:
         if self.shutdown is not None:
             checked_seconds("shutdown", self.shutdown, allow_infinity=True)
         checked_seconds("start_timeout", self.start_timeout, allow_zero=False, allow_infinity=True)
-        if not isinstance(self.significant, bool):
-            raise InvalidOption("significant", self.significant, "True or False")
+        checked_flag("significant", self.significant)
+        checked_flag("marks_healthy", self.marks_healthy)
         if self.significant and self.restart is Restart.PERMANENT:
             # A permanent child never ends for good, so it could never trigger anything (OTP: validSignificant).
             raise InvalidOption("significant", self.significant, "False for a permanent child")
@@ -91,3 +104,9 @@ class ChildSpec:
         if self.shutdown is not None:
             return self.shutdown
         return INFINITY if self.type is ChildType.SUPERVISOR else WORKER_SHUTDOWN
+
+    def numbered(self, number: int) -> ChildSpec:
+        """For the library alone: return the spec of one of the many children that a dynamic supervisor makes of it."""
+        child_id = f"{self.id}-{number}"
+        start = self.start.for_child(child_id) if isinstance(self.start, StartForChild) else self.start
+        return replace(self, id=child_id, start=start)

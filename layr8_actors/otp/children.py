@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import trio
+
 from ..errors import ActorNotRunning, ChildNotFound
 from .child_spec import ChildSpec, ChildType, Restart
 from .exit_reason import ExitReason
@@ -172,7 +174,7 @@ class Children:
 
     __slots__ = ("_records",)
 
-    def __init__(self, specs: tuple[ChildSpec, ...]) -> None:
+    def __init__(self, specs: tuple[ChildSpec, ...] = ()) -> None:
         self._records = {spec.id: ChildRecord(spec) for spec in specs}
 
     def __iter__(self) -> Iterator[ChildRecord]:
@@ -212,6 +214,25 @@ class Children:
             raise ChildNotFound(f"there is no child {child_id!r}")
         return record
 
+    def living(self, child_id: str) -> Incarnation:
+        """Return the incarnation of a child that lives, whether or not it is ready.
+
+        Raises:
+            ChildNotFound: there is no such child.
+            ActorNotRunning: it does not live now.
+        """
+        record = self.find(child_id)
+        if record.incarnation is None or record.incarnation.done:
+            raise ActorNotRunning(f"child {child_id!r} is {record.info().state.value}")
+        return record.incarnation
+
+    def of_task(self, task: trio.lowlevel.Task) -> Incarnation | None:
+        """Return the incarnation that runs in ``task``, if there is one."""
+        for record in self._records.values():
+            if record.incarnation is not None and record.incarnation.task is task:
+                return record.incarnation
+        return None
+
     def whereis(self, child_id: str) -> Any:
         """Return the handle of a child that runs.
 
@@ -232,6 +253,13 @@ class Children:
     def drop(self, record: ChildRecord) -> None:
         """Forget a record."""
         del self._records[record.spec.id]
+
+    def any_significant(self) -> bool:
+        """Return whether a significant child lives, or will again by itself (OTP: children_any in do_auto_shutdown)."""
+        return any(
+            record.spec.significant and (record.incarnation is not None or record.pending is not None)
+            for record in self._records.values()
+        )
 
     def counts(self) -> ChildCounts:
         """Count them (OTP: count_children)."""

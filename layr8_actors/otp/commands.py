@@ -25,14 +25,15 @@ class Command(Generic[T]):
         supervisor: its name, for messages.
     """
 
-    __slots__ = ("_done", "_error", "_operation", "_result", "_supervisor")
+    __slots__ = ("_error", "_operation", "_result", "_supervisor", "done")
 
     _result: T
 
     def __init__(self, operation: Callable[[], Awaitable[T]], supervisor: str) -> None:
         self._operation = operation
         self._supervisor = supervisor
-        self._done = trio.Event()
+        self.done = trio.Event()
+        """Set once there is an outcome."""
         self._error: Layr8Error | None = None
 
     async def execute(self) -> None:
@@ -44,16 +45,15 @@ class Command(Generic[T]):
         except Layr8Error as error:
             self._error = error
         finally:
-            self._done.set()
+            self.done.set()
 
     def refuse(self) -> None:
         """Tell the caller that the supervisor ends."""
         self._error = SupervisorNotRunning(f"supervisor {self._supervisor!r} is stopping")
-        self._done.set()
+        self.done.set()
 
-    async def wait(self) -> T:
-        """Wait for the outcome, in the caller's task; a checkpoint, and cancelling it leaves the request in force."""
-        await self._done.wait()
+    def outcome(self) -> T:
+        """Return what the operation returned, or raise what it refused with; only once it is done."""
         if self._error is not None:
             raise self._error
         return self._result

@@ -43,7 +43,9 @@ class SupervisorEvent(Event):
 
     def describe(self) -> str:
         """One line for people."""
-        fields = (f"{key}={_readable(value)}" for key, value in self.fields().items() if key != "at")
+        # What says nothing is left out of a line that is read at night.
+        shown = {key: value for key, value in self.fields().items() if key != "at" and value is not None}
+        fields = (f"{key}={_readable(value)}" for key, value in shown.items())
         return f"{type(self).__name__} {' '.join(fields)}"
 
 
@@ -119,6 +121,8 @@ class ChildExited(ChildEvent):
         restarts_allowed: how many the window permits.
         uptime: seconds since it became ready.
         dropped: messages that were queued and nobody will handle.
+        doing: the handler that an actor was in and the type of its message, such as ``handle_cast Tick``; never the
+            message itself, which is the user's. ``None`` where it was in none.
     """
 
     level: ClassVar[int] = logging.ERROR
@@ -128,6 +132,7 @@ class ChildExited(ChildEvent):
     restarts_allowed: int
     uptime: float
     dropped: int = 0
+    doing: str | None = None
 
     @property
     def error(self) -> Exception | None:
@@ -211,8 +216,8 @@ class LimitReached(ChildEvent):
 
     Args:
         reason: the last failure.
-        max_restarts: what the window permits.
-        max_seconds: how long the window is.
+        max_restarts: what the window permits; the restarts in a row permitted where ``max_attempts`` ran out.
+        max_seconds: how long the window is; ``math.inf`` where ``max_attempts`` ran out.
     """
 
     level: ClassVar[int] = logging.ERROR

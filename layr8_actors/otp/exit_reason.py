@@ -27,7 +27,7 @@ class Ignore(Exception):
 
 
 class ExitKind(Enum):
-    """The ways in which an incarnation ends; the restart rules know no others."""
+    """The ways in which an incarnation ends; the restart rules know the first five alone."""
 
     NORMAL = "normal"
     """The child returned of its own accord."""
@@ -44,13 +44,16 @@ class ExitKind(Enum):
     FATAL = "fatal"
     """KeyboardInterrupt or SystemExit came out of it; never restarted, that leaves through the supervisor's run."""
 
+    NOPROC = "noproc"
+    """Nobody ran when a monitor was asked for; only ever in a :class:`Down`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExitReason:
     """Why one incarnation ended (OTP: exit reason).
 
     Args:
-        kind: which of the five ways.
+        kind: in which way.
         error: the live exception, where one belongs to it; a fatal one is not here, it leaves through ``run``.
     """
 

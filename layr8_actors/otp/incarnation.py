@@ -5,20 +5,27 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from .child_spec import ChildSpec
 from .exit_reason import ExitKind, ExitReason
+from .pid import Pid
 
-__all__ = ("Incarnation", "Owner", "incarnation_of")
+if TYPE_CHECKING:
+    from .any_supervisor import AnySupervisor
+    from .insiders import Insiders
+
+__all__ = ("Incarnation", "Owner", "incarnation_of", "mark_healthy")
 
 NORMAL = ExitReason(ExitKind.NORMAL)
 
 
 class Owner(Protocol):
     """Who is told about an incarnation, in the task of the child."""
+
+    insiders: Insiders
 
     def wake(self) -> None:
         """The child is ready."""
@@ -42,18 +49,21 @@ class Incarnation:
     """
 
     __slots__ = (
-        "_owner",
+        "_pid",
         "_supervisor",
+        "doing",
         "done",
         "dropped",
         "ended_at",
         "exit_requested",
         "handle",
+        "healthy_at",
         "killed",
         "number",
         "on_gone",
         "on_kill",
         "on_stop",
+        "owner",
         "ready",
         "ready_at",
         "reason",
@@ -64,6 +74,7 @@ class Incarnation:
         "stop_deadline",
         "stop_requested",
         "stop_requested_at",
+        "subtree",
         "task",
     )
 
@@ -77,7 +88,7 @@ class Incarnation:
         self.spec = spec
         self.number = number
         self._supervisor = supervisor
-        self._owner = owner
+        self.owner = owner
         self.scope = trio.CancelScope(shield=True)
         self.scope_entered = False
         """Set by a child that enters the scope itself, around less than the whole of its run."""
@@ -86,6 +97,8 @@ class Incarnation:
         self.handle: object = None
         self.ready = False
         self.ready_at = math.nan
+        self.healthy_at = math.inf
+        """Since when it counts as healthy, for the backoff; infinite while it does not."""
         self.done = False
         self.ended_at = math.nan
         self.reason = NORMAL
@@ -93,6 +106,8 @@ class Incarnation:
         """An exception that came besides the reason: of ``terminate`` after a crash, or of the cleanup after a kill."""
         self.dropped = 0
         """Messages that were queued and nobody will handle."""
+        self.doing: str | None = None
+        """What an actor was at when it crashed or was killed: its handler and the type of the message."""
 
         self.stop_requested = False
         self.stop_requested_at = math.nan
@@ -106,6 +121,18 @@ class Incarnation:
         """Set by a child that shields its cleanup, so that it can be cut short."""
         self.on_gone: Callable[[], None] | None = None
         """Set by a child that keeps something for its next incarnation: called when there will be none by itself."""
+        self.subtree: AnySupervisor | None = None
+        """Set by a child that is a supervisor, or has one: what a look at the whole tree goes down into."""
+        self._pid: Pid | None = None
+
+    @property
+    def pid(self) -> Pid:
+        """Its identity for others, made when first asked for: an idle child shall cost next to nothing."""
+        if self._pid is None:
+            self._pid = Pid(self.path, self.number, self.handle, self._supervisor)
+            if self.done:
+                self._pid.ended(self.reason)
+        return self._pid
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -126,9 +153,17 @@ class Incarnation:
         if self.stop_requested:
             return  # the start was given up while the child was at it; its next checkpoint ends it
         self.handle = value
+        if self._pid is not None:
+            self._pid.handle = value
         self.ready = True
         self.ready_at = trio.current_time()
-        self._owner.wake()
+        if not self.spec.marks_healthy:
+            self.healthy_at = self.ready_at
+        self.owner.wake()
+
+    def mark_healthy(self) -> None:
+        """Count as healthy from now on, unless it did before."""
+        self.healthy_at = min(self.healthy_at, trio.current_time())
 
     async def run(self) -> None:
         """Run the child; returns when it has ended, by whatever means, and lets out only what is no ``Exception``."""
@@ -156,8 +191,10 @@ class Incarnation:
         self.done = True
         self.ended_at = trio.current_time()
         self.task = None
-        self.on_stop = self.on_kill = None
-        self._owner.ended(self)
+        self.on_stop = self.on_kill = self.subtree = None
+        if self._pid is not None:
+            self._pid.ended(self.reason)
+        self.owner.ended(self)
 
     def _classify(self, raised: Exception | None, fatal: bool) -> ExitReason:
         # Never by scope.cancelled_caught: it is False when a child swallowed Cancelled or raised in its cleanup.
@@ -231,3 +268,19 @@ def incarnation_of(task_status: object) -> Incarnation | None:
     if not isinstance(task_status, Incarnation):
         task_status = getattr(task_status, "incarnation", None)
     return task_status if isinstance(task_status, Incarnation) else None
+
+
+def mark_healthy(task_status: object) -> None:
+    """Say that this run of a child is healthy from now on; what failed before is forgotten ``reset_after`` later.
+
+    For a child whose readiness proves nothing yet, such as a client that is ready before it has joined: with
+    ``ChildSpec(marks_healthy=True)`` its failures in a row are counted, and its backoff grows, until it says so itself
+    (Akka: the manual reset of BackoffSupervisor). The first mark of a run counts; no checkpoint. Actors have
+    :meth:`Actor.mark_healthy`.
+
+    Args:
+        task_status: as the child was given it; where no supervisor runs the child, nothing happens.
+    """
+    incarnation = incarnation_of(task_status)
+    if incarnation is not None:
+        incarnation.mark_healthy()

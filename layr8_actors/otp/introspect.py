@@ -1,42 +1,48 @@
-"""Drawing a live tree for people; it reads the record tables and waits for nothing."""
+"""Drawing a tree for people."""
 
 from __future__ import annotations
 
-from .children import ChildInfo
-from .supervisor import Supervisor
+from .any_supervisor import AnySupervisor
+from .snapshot import ChildSnapshot, SupervisorSnapshot
 
 __all__ = ("format_tree",)
 
 
-def format_tree(supervisor: Supervisor) -> str:
-    """Draw a supervisor's tree as lines of text: state, incarnation and restarts of each child; no checkpoint.
+def format_tree(tree: AnySupervisor | SupervisorSnapshot) -> str:
+    """Draw a tree as lines of text: state, incarnation and restarts of each child; no checkpoint.
 
     Args:
-        supervisor: the root; one that does not run is a single line.
+        tree: the root, as it is now, or a snapshot of it; one that does not run is a single line.
     """
-    return "\n".join(_lines(supervisor, supervisor.name))
+    snapshot = tree.snapshot() if isinstance(tree, AnySupervisor) else tree
+    if not snapshot.running:
+        return f"{snapshot.name}  not running"
+    window = f"restarts {snapshot.restarts_used}/{snapshot.max_restarts} in {snapshot.max_seconds:g} s"
+    return "\n".join([f"{snapshot.name}  {snapshot.strategy}  {window}", *_lines(snapshot)])
 
 
-def _lines(supervisor: Supervisor, name: str) -> list[str]:
-    if not supervisor.running:
-        return [f"{name}  not running"]
-    used, allowed = supervisor.restarts_used(), supervisor.max_restarts
-    lines = [f"{name}  {supervisor.strategy.value}  restarts {used}/{allowed} in {supervisor.max_seconds:g} s"]
-    children = supervisor.which_children()
-    width = max((len(child.id) for child in children), default=0)
-    for child in children:
-        last = child is children[-1]
+def _lines(supervisor: SupervisorSnapshot) -> list[str]:
+    lines: list[str] = []
+    width = max((len(child.id) for child in supervisor.children), default=0)
+    for child in supervisor.children:
+        last = child is supervisor.children[-1]
         lines.append(f"{'└─' if last else '├─'} {_child(child, width)}")
-        # A child that is no Supervisor but has one, as a channel does, names it in an attribute.
-        below = getattr(child.handle, "supervisor", child.handle)
-        if isinstance(below, Supervisor):
-            nested = _lines(below, child.id)
-            lines.extend(f"{'  ' if last else '│ '} {line}" for line in nested[1:])
+        if child.supervisor is not None:
+            lines.extend(f"{'  ' if last else '│ '} {line}" for line in _lines(child.supervisor))
     return lines
 
 
-def _child(child: ChildInfo, width: int) -> str:
-    text = f"{child.id:<{width}}  {child.state.value:<10}  incarnation {child.incarnation}  restarts {child.restarts}"
+def _child(child: ChildSnapshot, width: int) -> str:
+    text = f"{child.id:<{width}}  {child.state:<10}  incarnation {child.incarnation}  restarts {child.restarts}"
+    if child.supervisor is not None:
+        below = child.supervisor
+        text += f"  {below.strategy} {below.restarts_used}/{below.max_restarts} in {below.max_seconds:g} s"
+    if child.mailbox_depth:
+        text += f"  mailbox {child.mailbox_depth}"
+    if child.handling is not None:
+        text += f"  in {child.handling}"
+    if child.next_restart_in is not None:
+        text += f"  next in {child.next_restart_in:.3g} s"
     if child.last_exit is not None:
         text += f"  last exit {child.last_exit}"
     return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from enum import Enum
 from typing import Generic, TypeVar
 
 import trio
@@ -16,7 +17,7 @@ from ..errors import ActorNotRunning, MailboxFull
 from .exit_reason import ExitReason, died
 from .validation import checked_count
 
-__all__ = ("Mailbox", "MailboxStatistics")
+__all__ = ("Mailbox", "MailboxStatistics", "Overflow")
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -29,6 +30,29 @@ class _Nothing:
 
 
 _NOTHING = _Nothing()
+
+
+class _Notice(Generic[T]):
+    """An item past the bound, which is next once so many more of those in front of it are taken."""
+
+    __slots__ = ("behind", "item")
+
+    def __init__(self, item: T, behind: int) -> None:
+        self.item = item
+        self.behind = behind
+
+
+class Overflow(Enum):
+    """What becomes of a message for a mailbox that is full."""
+
+    WAIT = "wait"
+    """Its sender waits for room: backpressure. The others are for senders that must never wait."""
+
+    DROP_NEW = "drop_new"
+    """It is dropped: a cast returns False, the caller of a call gets ``MailboxFull`` at once."""
+
+    DROP_OLD = "drop_old"
+    """The oldest message gives way to it; where that is a call, its caller gets ``MailboxFull`` at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +68,9 @@ class MailboxStatistics:
     waiting_senders: int
     """Senders that wait for room."""
 
+    dropped: int = 0
+    """Messages that were dropped so far because it was full; always 0 with ``Overflow.WAIT``."""
+
 
 class Mailbox(Generic[T]):
     """A bounded first-in-first-out queue with one reader and any number of writers.
@@ -51,17 +78,32 @@ class Mailbox(Generic[T]):
     Args:
         owner: the id of the actor it belongs to, for messages.
         capacity: how many messages may wait, >= 1.
+        overflow: what becomes of a message when it is full.
 
     Raises:
         InvalidOption: ``capacity`` is not a whole number >= 1.
     """
 
-    __slots__ = ("_front", "_reader", "_receive", "_send", "capacity", "closed_with", "owner")
+    __slots__ = (
+        "_dropped",
+        "_front",
+        "_notices",
+        "_reader",
+        "_receive",
+        "_send",
+        "capacity",
+        "closed_with",
+        "overflow",
+        "owner",
+    )
 
-    def __init__(self, owner: str, capacity: int = MAILBOX_CAPACITY) -> None:
+    def __init__(self, owner: str, capacity: int = MAILBOX_CAPACITY, overflow: Overflow = Overflow.WAIT) -> None:
         self.owner = owner
         self.capacity = checked_count("mailbox_capacity", capacity, minimum=1)
+        self.overflow = overflow
         self.closed_with: ExitReason | None = None
+        self._dropped = 0
+        self._notices: list[_Notice[T]] | None = None
         self._front: list[T] = []  # in front of the channel: handed to a reader that waited, or given back
         self._reader: trio.lowlevel.Task | None = None
         self._send: trio.MemorySendChannel[T] | None = None
@@ -112,6 +154,46 @@ class Mailbox(Generic[T]):
             return False
         return True
 
+    def put_notice(self, item: T) -> None:
+        """Append ``item`` behind all that is queued now, past the bound: for the library's own few, such as a Down.
+
+        Args:
+            item: the message; dropped where the mailbox is closed.
+        """
+        if self.closed_with is not None:
+            return
+        if self._notices is None:
+            self._notices = []
+        # Behind those notices that are queued already, and counted from them.
+        earlier = sum(notice.behind for notice in self._notices)
+        queued = len(self._front) + (0 if self._receive is None else self._receive.statistics().current_buffer_used)
+        self._notices.append(_Notice(item, queued - earlier))
+        self.interrupt()
+
+    def force(self, item: T) -> T | None:
+        """Append ``item`` now, past whoever waits; where the mailbox is full the oldest message gives way.
+
+        For one whose ``overflow`` is not ``WAIT``, so that nobody ever waits for room in it.
+
+        Args:
+            item: the message.
+
+        Returns:
+            What was dropped: the oldest message, or ``item`` itself, or ``None``.
+
+        Raises:
+            ActorNotRunning: the mailbox is closed.
+        """
+        if self.try_put(item):
+            return None
+        self._dropped += 1
+        if self.overflow is Overflow.DROP_NEW:
+            return item
+        oldest = self._take(_NOTHING)
+        self.put_nowait(item)
+        assert not isinstance(oldest, _Nothing)
+        return oldest
+
     def put_nowait(self, item: T) -> None:
         """Append ``item`` now.
 
@@ -143,7 +225,7 @@ class Mailbox(Generic[T]):
         Raises:
             ActorNotRunning: the mailbox is closed.
         """
-        if self._front or self._receive is not None:
+        if self._front or self._receive is not None or self._notices:
             await trio.lowlevel.checkpoint()
             return
         self._check_open()
@@ -189,6 +271,14 @@ class Mailbox(Generic[T]):
         Args:
             default: what no message is.
         """
+        notices = self._notices
+        if notices is not None:
+            if notices[0].behind <= 0:
+                item = notices.pop(0).item
+                if not notices:
+                    self._notices = None
+                return item
+            return self._take(default)
         if self._front:
             return self._front.pop(0)
         if self._receive is None:
@@ -198,6 +288,15 @@ class Mailbox(Generic[T]):
         except trio.WouldBlock:
             self._send = self._receive = None  # nothing in it, and nobody waits for room
             return default
+
+    def _take(self, default: D) -> T | D:
+        """Take the oldest message that is no notice; the notices behind it move up."""
+        notices, self._notices = self._notices, None
+        item = self.pop(default)
+        if notices is not None:
+            notices[0].behind -= 1
+            self._notices = notices
+        return item
 
     async def get_batch(self) -> list[T]:
         """Return every message that waits, oldest first, at least one; a checkpoint, and cancelled it takes nothing."""
@@ -217,6 +316,8 @@ class Mailbox(Generic[T]):
             item: the message.
         """
         self._front.insert(0, item)
+        if self._notices is not None:
+            self._notices[0].behind += 1
 
     def close(self, reason: ExitReason) -> int:
         """Refuse all that comes, release the senders that wait, drop what is queued; idempotent.
@@ -232,6 +333,7 @@ class Mailbox(Generic[T]):
         dropped = self.statistics().depth
         self.closed_with = reason
         self._front.clear()
+        self._notices = None
         if self._receive is not None:
             self._receive.close()
             self._send = self._receive = None
@@ -241,10 +343,10 @@ class Mailbox(Generic[T]):
     def statistics(self) -> MailboxStatistics:
         """Return what the mailbox holds at this moment."""
         if self._receive is None:
-            return MailboxStatistics(len(self._front), self.capacity, 0)
+            return MailboxStatistics(len(self._front), self.capacity, 0, self._dropped)
         statistics = self._receive.statistics()
         depth = statistics.current_buffer_used + len(self._front)
-        return MailboxStatistics(depth, self.capacity, statistics.tasks_waiting_send)
+        return MailboxStatistics(depth, self.capacity, statistics.tasks_waiting_send, self._dropped)
 
     def _check_open(self) -> None:
         if self.closed_with is not None:

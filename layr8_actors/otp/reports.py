@@ -62,6 +62,7 @@ class Reports:
             restarts_allowed=self._intensity.max_restarts,
             uptime=incarnation.ended_at - incarnation.ready_at,
             dropped=incarnation.dropped,
+            doing=incarnation.doing,
         )
         if incarnation.second_error is not None:
             self.shutdown_error(record, ExitReason.from_exception(incarnation.second_error))
@@ -75,9 +76,6 @@ class Reports:
         waited = trio.current_time() - incarnation.stop_requested_at
         self.child(events.StopTimeout, record, waited=waited, stack=incarnation.stack())
 
-    def limit_reached(self, record: ChildRecord, reason: ExitReason) -> None:
+    def limit_reached(self, record: ChildRecord, reason: ExitReason, max_restarts: int, max_seconds: float) -> None:
         """The supervisor gives up."""
-        limit = self._intensity
-        self.child(
-            events.LimitReached, record, reason=reason, max_restarts=limit.max_restarts, max_seconds=limit.max_seconds
-        )
+        self.child(events.LimitReached, record, reason=reason, max_restarts=max_restarts, max_seconds=max_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 import trio
@@ -17,7 +18,7 @@ from .incarnation import Incarnation
 from .reports import Reports
 from .restart_intensity import RestartIntensity
 from .restart_timers import PendingRestart, RestartTimers
-from .strategy import Strategy
+from .strategy import AutoShutdown, Strategy
 
 __all__ = ("Restarts",)
 
@@ -34,15 +35,19 @@ class Restarts:
         strategy: who shares a fate.
         backoff: how long to wait; ``None`` for not at all.
         give_up_never: whether the window is only for show.
+        max_attempts: how many restarts in a row one child may need; ``None`` for no such limit.
+        auto_shutdown: whether the end of significant children ends the supervisor.
         random: where the jitter comes from; ``None`` for a new generator each time, as it takes 2.5 KiB to keep one.
     """
 
     __slots__ = (
+        "_auto_shutdown",
         "_backoff",
         "_children",
         "_control",
         "_give_up_never",
         "_intensity",
+        "_max_attempts",
         "_random",
         "_reports",
         "_strategy",
@@ -60,6 +65,8 @@ class Restarts:
         strategy: Strategy,
         backoff: Backoff | None,
         give_up_never: bool,
+        max_attempts: int | None,
+        auto_shutdown: AutoShutdown,
         random: Random | None,
     ) -> None:
         self._children = children
@@ -70,6 +77,8 @@ class Restarts:
         self._strategy = strategy
         self._backoff = backoff
         self._give_up_never = give_up_never
+        self._max_attempts = max_attempts
+        self._auto_shutdown = auto_shutdown
         self._random = random
 
     async def child_exited(self, incarnation: Incarnation) -> None:
@@ -86,8 +95,10 @@ class Restarts:
         if not self._needs_restart(record.spec.restart, reason):
             self._reports.child_ended(record, incarnation, expected=reason.clean)
             self._control.retire(record)
+            if record.spec.significant and self._ends_supervisor():
+                self._control.request_stop()
             return
-        if self._backoff is not None and incarnation.ended_at - incarnation.ready_at >= self._backoff.reset_after:
+        if self._backoff is not None and incarnation.ended_at - incarnation.healthy_at >= self._backoff.reset_after:
             record.attempt = 0
         within = self._intensity.add(trio.current_time())
         self._reports.child_ended(record, incarnation, expected=False)
@@ -97,6 +108,12 @@ class Restarts:
     def _needs_restart(restart: Restart, reason: ExitReason) -> bool:
         """Return whether a child that ended by itself is started again (OTP: do_restart)."""
         return restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and not reason.clean)
+
+    def _ends_supervisor(self) -> bool:
+        """Return whether the end of a significant child is the supervisor's own (OTP: do_auto_shutdown)."""
+        if self._auto_shutdown is AutoShutdown.ALL_SIGNIFICANT:
+            return not self._children.any_significant()
+        return self._auto_shutdown is AutoShutdown.ANY_SIGNIFICANT
 
     async def attempt(self, pending: PendingRestart) -> None:
         """Start a child, or a group in order, once (OTP: try_again_restart).
@@ -128,10 +145,14 @@ class Restarts:
 
     async def _schedule(self, pivot: ChildRecord, reason: ExitReason, within: bool) -> None:
         """Stop those who share the fate of ``pivot`` and let all of them wait for their start, or give up."""
-        if not within and not self._give_up_never:
-            self._give_up(pivot, reason)
-            return
         attempt = pivot.attempt
+        limit = self._intensity
+        if self._max_attempts is not None and attempt >= self._max_attempts:
+            self._give_up(pivot, reason, self._max_attempts, math.inf)
+            return
+        if not within and not self._give_up_never:
+            self._give_up(pivot, reason, limit.max_restarts, limit.max_seconds)
+            return
         delay = 0.0
         if self._backoff is not None:
             delay = self._backoff.delay(attempt, self._random or Random())
@@ -182,9 +203,8 @@ class Restarts:
             self._timers.join(record, pending)
         record.state = ChildState.RESTARTING
 
-    def _give_up(self, record: ChildRecord, reason: ExitReason) -> None:
-        limit = self._intensity
-        failure = RestartLimitExceeded(self._reports.label, record.spec.id, limit.max_restarts, limit.max_seconds)
+    def _give_up(self, record: ChildRecord, reason: ExitReason, max_restarts: int, max_seconds: float) -> None:
+        failure = RestartLimitExceeded(self._reports.label, record.spec.id, max_restarts, max_seconds)
         failure.__cause__ = reason.error
-        self._reports.limit_reached(record, reason)
+        self._reports.limit_reached(record, reason, max_restarts, max_seconds)
         self._control.request_stop(failure)

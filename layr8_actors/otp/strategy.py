@@ -1,10 +1,10 @@
-"""Which children share a fate (OTP: supervisor strategies)."""
+"""Which children share a fate, with each other and with their supervisor (OTP: strategy and auto_shutdown)."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ("Strategy",)
+__all__ = ("AutoShutdown", "Strategy")
 
 
 class Strategy(Enum):
@@ -18,3 +18,16 @@ class Strategy(Enum):
 
     REST_FOR_ONE = "rest_for_one"
     """The children that start after it."""
+
+
+class AutoShutdown(Enum):
+    """Whether a supervisor ends when significant children have ended by themselves (OTP: the same names)."""
+
+    NEVER = "never"
+    """It does not."""
+
+    ANY_SIGNIFICANT = "any_significant"
+    """When the first of them ends for good."""
+
+    ALL_SIGNIFICANT = "all_significant"
+    """When the last of them has ended; one that waits for its restart has not."""

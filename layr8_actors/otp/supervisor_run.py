@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from ..errors import (
-    ActorNotRunning,
     ChildAlreadyPresent,
     ChildAlreadyStarted,
+    ChildNotFound,
     ChildRestarting,
     ChildRunning,
+    MaxChildrenReached,
+    NameTaken,
     SupervisorNotRunning,
 )
 from . import events
@@ -25,13 +27,16 @@ from .child_spec import ChildSpec
 from .children import ChildRecord, Children
 from .commands import Command
 from .exit_reason import ExitKind, ExitReason
+from .incarnation import Incarnation
+from .insiders import Insiders
+from .pid import Pid
 from .reports import Reports
 from .restart_intensity import RestartIntensity
 from .restart_timers import RestartTimers
 from .restarts import Restarts
 
 if TYPE_CHECKING:
-    from .supervisor import Supervisor
+    from .any_supervisor import AnySupervisor
 
 __all__ = ("SupervisorRun",)
 
@@ -39,11 +44,11 @@ T = TypeVar("T")
 
 
 class SupervisorRun:
-    """The state of one run of a :class:`Supervisor`; a restarted supervisor gets a new one, with a full budget.
+    """The state of one run of a supervisor of either kind; one that is restarted gets a new one, with a full budget.
 
     Args:
         supervisor: whose configuration to run.
-        path: the names from the root supervisor down to this one.
+        incarnation: as what it runs where it is a child itself.
     """
 
     __slots__ = (
@@ -52,21 +57,28 @@ class SupervisorRun:
         "_name",
         "_reports",
         "_restarts",
+        "_started",
         "_supervisor",
         "_timers",
+        "asked",
         "children",
         "intensity",
     )
 
-    def __init__(self, supervisor: Supervisor, path: tuple[str, ...]) -> None:
+    def __init__(self, supervisor: AnySupervisor, incarnation: Incarnation | None) -> None:
+        path = (supervisor.name,) if incarnation is None else incarnation.path
+        insiders = Insiders() if incarnation is None else incarnation.owner.insiders
         self._supervisor = supervisor
         self.children = Children(supervisor.children)
         self.intensity = RestartIntensity(supervisor.max_restarts, supervisor.max_seconds)
         self._ended: trio.Event | None = None
+        self.asked = False
+        """True once somebody asked for the end, so that it is not the supervisor's own doing."""
         self._name = "/".join(path)
+        self._started = 0
         self._timers = RestartTimers()
         self._reports = Reports(path, supervisor.on_event, self.intensity)
-        self._control = ChildControl(path, self.children, self._reports)
+        self._control = ChildControl(path, self.children, self._reports, insiders, dynamic=supervisor.dynamic)
         self._restarts: Restarts | None = None  # until the first child ends by itself
 
     @property
@@ -74,8 +86,8 @@ class SupervisorRun:
         """True from the first step of the stop on."""
         return self._control.stopping
 
-    async def run(self, task_status: trio.TaskStatus[Supervisor]) -> None:
-        """Start the children, serve until told to stop, stop the children; see :meth:`Supervisor.run`."""
+    async def run(self, task_status: trio.TaskStatus[Any]) -> None:
+        """Start the children, serve until told to stop, stop the children; see :meth:`AnySupervisor.run`."""
         control = self._control
         alone: BaseException | None = None
         self._supervisor.bind(self)
@@ -148,21 +160,36 @@ class SupervisorRun:
                 strategy=supervisor.strategy,
                 backoff=supervisor.backoff,
                 give_up_never=supervisor.give_up_never,
+                max_attempts=supervisor.max_attempts,
+                auto_shutdown=supervisor.auto_shutdown,
                 random=supervisor.random,
             )
         return self._restarts
 
     async def _stop_all(self) -> None:
-        """Stop the children one after another, last started first (OTP: terminate_children)."""
+        """Stop the children, those that take longer than the whole stop may take by force."""
         self._control.stopping = True
         self._refuse_commands()
-        for record in self.children.reverse_order():
+        for record in self.children:
             self._timers.withdraw(record)
-            await self._control.stop(record)
+        with trio.CancelScope(deadline=trio.current_time() + self._supervisor.shutdown_deadline) as scope:
+            await self._stop_children()
+        if scope.cancelled_caught:
+            self._control.kill_all()
+            await self._stop_children()
         kind = ExitKind.SHUTDOWN if self._control.failure is None else ExitKind.ERROR
         self._reports.supervisor_stopped(
             ExitReason(ExitKind.FATAL if self._control.fatal else kind, self._control.failure)
         )
+
+    async def _stop_children(self) -> None:
+        records = self.children.reverse_order()
+        if self._supervisor.parallel_shutdown:
+            await self._control.stop_together(records)
+        else:
+            # One after another, last started first (OTP: terminate_children).
+            for record in records:
+                await self._control.stop(record)
 
     def _finish(self) -> None:
         for record in self.children:
@@ -187,6 +214,7 @@ class SupervisorRun:
 
         Raises:
             SupervisorNotRunning: it is stopping.
+            CallingSelf: the caller is part of a child that the supervisor waits for.
             SupervisionError: what the operation refused with.
         """
         if self.stopping:
@@ -194,17 +222,27 @@ class SupervisorRun:
         command = Command(operation, self._name)
         self._control.inbox.append(command)
         self._control.wake()
-        return await command.wait()
+        await self._control.insiders.wait(command.done, self._control)
+        return command.outcome()
 
     def request_stop(self) -> None:
         """Begin the ordered stop."""
+        self.asked = True
         self._control.request_stop()
 
     async def wait_ended(self) -> None:
-        """Wait until the supervisor is gone; a checkpoint."""
+        """Wait until the supervisor is gone; a checkpoint.
+
+        Raises:
+            CallingSelf: the caller is part of it and shields its wait.
+        """
         if self._ended is None:
             self._ended = trio.Event()
-        await self._ended.wait()
+        await self._control.insiders.wait(self._ended, self._control)
+
+    def around(self, task: trio.lowlevel.Task) -> Incarnation | None:
+        """Return the child that a task belongs to, if any."""
+        return self._control.around(task)
 
     def kill_all(self) -> None:
         """Cut the stop short: cancel all children at once, their cleanup included."""
@@ -212,10 +250,19 @@ class SupervisorRun:
 
     def exit_child(self, child_id: str, reason: Exception | None) -> None:
         """Make a child end at its next checkpoint; see :meth:`Supervisor.exit_child`."""
-        incarnation = self.children.find(child_id).incarnation
-        if incarnation is None or incarnation.done:
-            raise ActorNotRunning(f"child {child_id!r} is not running")
-        incarnation.request_exit(reason)
+        self.children.living(child_id).request_exit(reason)
+
+    def child_id(self, child: Pid | str) -> str:
+        """Return the id of a dynamic child, whichever incarnation of it was named.
+
+        Raises:
+            ChildNotFound: the pid is one of another supervisor, or of another run of this one.
+        """
+        if not isinstance(child, Pid):
+            return child
+        if child.owner is not self._control.path:
+            raise ChildNotFound(f"{child!r} is no child of supervisor {self._name!r}")
+        return child.id
 
     # --- operations, each executed in the supervisor's own task -------------------------------------------------------
 
@@ -226,18 +273,34 @@ class SupervisorRun:
             if present.incarnation is not None and present.running:
                 raise ChildAlreadyStarted(spec.id, present.incarnation.handle)
             raise ChildAlreadyPresent(f"child {spec.id!r} is present and does not run")
+        return await self._start_new(spec)
+
+    async def start_dynamic_child(self, spec: ChildSpec, max_children: float) -> Pid | None:
+        """Start one more child of a dynamic supervisor (Elixir: DynamicSupervisor.start_child)."""
+        if len(self.children) >= max_children:
+            raise MaxChildrenReached(self._name, int(max_children))
+        self._started += 1  # never used twice in one run, so that the pid of a child that is gone names no other
+        child = spec.numbered(self._started)
+        await self._start_new(child)
+        record = self.children.get(child.id)
+        # It may be gone again, or have said that there is nothing to run.
+        return None if record is None or record.incarnation is None else record.incarnation.pid
+
+    async def _start_new(self, spec: ChildSpec) -> Any:
         record = self.children.add(spec)
         try:
             return await self._start_by_hand(record)
         except Exception:
-            self.children.drop(record)
+            if self.children.get(spec.id) is record:
+                self.children.drop(record)
             record.gone()
             raise
 
     async def _start_by_hand(self, record: ChildRecord) -> Any:
         error = await self._control.start(record, events.ChildStarted)
         if error is not None:
-            raise error
+            # That somebody else has the name is an answer and no failure (OTP: {error, {already_started, Pid}}).
+            raise error.__cause__ if isinstance(error.__cause__, NameTaken) else error
         if record.incarnation is not None:
             return record.incarnation.handle
         if self._control.stopping:

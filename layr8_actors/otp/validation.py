@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ..errors import InvalidOption
 
-__all__ = ("checked_choice", "checked_count", "checked_seconds", "checked_text")
+__all__ = ("checked_choice", "checked_count", "checked_flag", "checked_seconds", "checked_text")
 
 E = TypeVar("E", bound=Enum)
 
@@ -78,4 +78,19 @@ def checked_text(option: str, value: object) -> str:
     """
     if not isinstance(value, str) or not value:
         raise InvalidOption(option, value, "a str that is not empty")
+    return value
+
+
+def checked_flag(option: str, value: object) -> bool:
+    """Return ``value`` as a bool.
+
+    Args:
+        option: the option's name, for the message.
+        value: what the caller gave.
+
+    Raises:
+        InvalidOption: it is not True and not False.
+    """
+    if not isinstance(value, bool):
+        raise InvalidOption(option, value, "True or False")
     return value

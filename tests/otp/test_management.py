@@ -178,7 +178,7 @@ async def test_format_tree_draws_the_live_tree(lab: Any, settle: Any) -> None:
         assert format_tree(supervisor).splitlines() == [
             "root  one_for_one  restarts 0/3 in 5 s",
             "├─ first  running     incarnation 1  restarts 0",
-            "├─ inner  running     incarnation 1  restarts 0",
+            "├─ inner  running     incarnation 1  restarts 0  rest_for_one 1/3 in 5 s",
             "│  ├─ x  running     incarnation 2  restarts 1  last exit error: Crash('x')",
             "│  └─ y  running     incarnation 2  restarts 1  last exit shutdown",
             "└─ last   stopped     incarnation 1  restarts 0  last exit shutdown",
