@@ -7,8 +7,6 @@ reaches the caller's nursery. Only public names are used.
 
 from __future__ import annotations
 
-import dataclasses
-import ssl
 from collections.abc import Sequence
 from typing import cast
 
@@ -16,105 +14,37 @@ import trio
 import trio_websocket
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from ..errors import ConnectFailed, TransportClosed
-from .dial import OpenStream, Progress, Refused, dial, explain, open_tcp_stream
+from .dial import OpenStream, Refused, explain
 from .endpoint import Endpoint
 from .guarded_stream import GuardedStream, UpgradeFailed, WriteFailed
+from .link_end import LinkEnd
+from .read_ahead import ReadAhead
+from .stream_connector import StreamConnector
 
-__all__ = ("OpenStream", "TrioWebSocketConnector")
+__all__ = ("TrioWebSocketConnector",)
 
 # 256 KiB: measured x1.2 at 300 B, x2-3 at 4 KB, x4-6 at 64 KB messages against trio-websocket's 4 KiB.
 _RECEIVE_BUFFER_SIZE = 256 * 1024
-# What may wait unread before the socket is no longer read; one chunk of 300 B messages is about 900 of them.
-_READ_AHEAD_SIZE = 1024 * 1024
-_READ_AHEAD_MESSAGES = 4096
 _NAME = "trio-websocket"
-
-
-class TrioWebSocketConnector:
-    """Opens WebSockets by trio-websocket, as :class:`layr8_actors.transport.Connector` promises.
-
-    Neither compression nor a subprotocol is offered, and no ``Origin`` is sent. ``localhost`` and ``*.localhost`` are
-    dialled at 127.0.0.1 (RFC 6761).
-
-    Args:
-        open_stream: connects to a host and a port; the default is TCP. TLS is put on top of it for ``wss``. It is
-            cancelled at the open timeout, and must leave no socket behind then.
-    """
-
-    name = _NAME
-
-    def __init__(self, open_stream: OpenStream | None = None) -> None:
-        self._open_stream: OpenStream = open_stream or open_tcp_stream
-        self._context: ssl.SSLContext | None = None
-
-    async def open(self, nursery: trio.Nursery, endpoint: Endpoint) -> TrioWebSocketTransport:
-        """See :meth:`layr8_actors.transport.Connector.open`."""
-        progress = Progress()
-        outcome: TrioWebSocketTransport | Refused | None = None
-        with trio.move_on_after(endpoint.open_timeout):
-            outcome = await self._open(nursery, endpoint, progress)
-        if isinstance(outcome, TrioWebSocketTransport):
-            return outcome
-        if outcome is None:
-            outcome = Refused(f"timed out after {endpoint.open_timeout:g} s during {progress.step}")
-        raise ConnectFailed(endpoint.public_url, endpoint.redact(outcome.detail), status=outcome.status)
-
-    async def _open(
-        self, nursery: trio.Nursery, endpoint: Endpoint, progress: Progress
-    ) -> TrioWebSocketTransport | Refused:
-        stream = await dial(endpoint, self._open_stream, self._default_context, progress)
-        if isinstance(stream, Refused):
-            return stream
-        progress.step = "the WebSocket upgrade"
-        transport = TrioWebSocketTransport(stream, endpoint)
-        opened = False
-        try:
-            refused: Refused | None = await nursery.start(transport.run)
-            opened = refused is None
-        finally:
-            # Also where the nursery takes no more tasks, so that the transport's own clean-up never began.
-            if not opened:
-                await trio.aclose_forcefully(stream)
-        return refused or transport
-
-    def _default_context(self) -> ssl.SSLContext:
-        # Kept, because it costs some ten milliseconds to load the system's certificates.
-        if self._context is None:
-            self._context = ssl.create_default_context()
-        return self._context
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _End:
-    """How a link ended: the arguments of the TransportClosed that each caller gets an instance of."""
-
-    code: int
-    reason: str = ""
-    detail: str = ""
 
 
 class TrioWebSocketTransport:
     """One WebSocket; see :class:`layr8_actors.transport.Transport` for the contract. Made by the connector only.
 
-    Two tasks: :meth:`run`, which pumps messages into the inbox, and trio-websocket's reader. The inbox gathers all
-    messages of one chunk of bytes before it wakes the receiver: one wake-up per chunk instead of one per message.
+    Two tasks: :meth:`run`, which pumps messages into the read-ahead, and trio-websocket's reader. All messages of one
+    chunk of bytes are gathered before the receiver is woken: one wake-up per chunk instead of one per message.
     """
 
     __slots__ = (
         "_aborted",
-        "_arrived",
         "_closing",
         "_end",
         "_endpoint",
         "_farewell",
         "_gone",
-        "_gone_event",
         "_guard",
         "_handshake",
-        "_inbox",
-        "_inbox_size",
-        "_room",
+        "_read_ahead",
         "_scope",
         "_websocket",
     )
@@ -122,34 +52,24 @@ class TrioWebSocketTransport:
 
     def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._guard = GuardedStream(stream, endpoint, self._deliver)
+        self._read_ahead = ReadAhead()
+        self._guard = GuardedStream(stream, endpoint, self._read_ahead.deliver)
         self._websocket: trio_websocket.WebSocketConnection | None = None
-        self._inbox: list[str | bytes] = []
-        self._inbox_size = 0
-        self._arrived = trio.lowlevel.ParkingLot()
-        # What only a full inbox or a close waits on is made by the first that waits: most links are idle.
-        self._room: trio.lowlevel.ParkingLot | None = None
-        self._gone_event: trio.Event | None = None
-        self._gone = False
+        self._gone: trio.Event | None = None  # made by the first that waits for it
         self._aborted = False
         self._scope: trio.CancelScope | None = None
         self._handshake: trio.CancelScope | None = None
         self._closing = False
         self._farewell = False
-        self._end: _End | None = None
+        self._end: LinkEnd | None = None
 
     # --- the caller's side -------------------------------------------------------------------------------------------
 
     async def receive(self) -> list[str | bytes]:
         """See :meth:`layr8_actors.transport.Transport.receive`."""
-        if self._inbox or self._gone:
-            await trio.lowlevel.checkpoint()
-        while not self._inbox:
-            if self._gone:
-                raise _closed(self._end)
-            await self._arrived.park()
-        batch, self._inbox, self._inbox_size = self._inbox, [], 0
-        self._make_room()
+        batch = await self._read_ahead.take()
+        if not batch:
+            raise (self._end or LinkEnd()).error()
         return batch
 
     async def send(self, batch: Sequence[str | bytes]) -> None:
@@ -158,7 +78,7 @@ class TrioWebSocketTransport:
         assert websocket is not None
         if not batch:
             await trio.lowlevel.checkpoint()
-        end: _End | None = None
+        end: LinkEnd | None = None
         try:
             for message in batch:
                 await websocket.send_message(message)
@@ -168,7 +88,7 @@ class TrioWebSocketTransport:
             if self._guard.torn and end is None:
                 self.abort()
         if end is not None:
-            raise _closed(self._end or end)
+            raise (self._end or end).error()
 
     async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
         """See :meth:`layr8_actors.transport.Transport.close`."""
@@ -185,37 +105,33 @@ class TrioWebSocketTransport:
         websocket = self._websocket
         assert websocket is not None
         first, self._closing = not self._closing, True
-        self._make_room()
-        if not first or self._gone or self._guard.torn or websocket.closed is not None:
+        self._read_ahead.make_room()
+        if not first or self._read_ahead.ended or self._guard.torn or websocket.closed is not None:
             await self._wait_gone()
             return
         self._farewell = True
         self._handshake = scope
-        self._end = self._end or _End(code, reason, "closed by this side")
+        self._end = self._end or LinkEnd(code, reason, "closed by this side")
         try:
             await websocket.aclose(code, reason)
         except Exception as error:  # close never raises, whatever the library does
-            self._end = _End(1006, "", f"the close handshake failed ({type(error).__name__})")
+            self._end = LinkEnd(1006, "", f"the close handshake failed ({type(error).__name__})")
 
     def abort(self) -> None:
         """See :meth:`layr8_actors.transport.Transport.abort`."""
-        self._end = self._end or _End(1006, "", "dropped by this side")
+        self._end = self._end or LinkEnd(1006, "", "dropped by this side")
         self._aborted = True
         self._guard.cut()
         if self._scope is not None:
             self._scope.cancel(reason="the transport was aborted")
 
-    def _make_room(self) -> None:
-        if self._room is not None:
-            self._room.unpark_all()
-
     async def _wait_gone(self) -> None:
-        if self._gone:
+        if self._read_ahead.ended:
             await trio.lowlevel.checkpoint()
             return
-        if self._gone_event is None:
-            self._gone_event = trio.Event()
-        await self._gone_event.wait()
+        if self._gone is None:
+            self._gone = trio.Event()
+        await self._gone.wait()
 
     # --- the transport's own task ------------------------------------------------------------------------------------
 
@@ -240,15 +156,13 @@ class TrioWebSocketTransport:
                 with trio.CancelScope() as self._scope:
                     await self._drain()
         finally:
-            self._end = self._end or _End(1006, "", "the nursery of the transport was cancelled")
+            self._end = self._end or LinkEnd(1006, "", "the nursery of the transport was cancelled")
             try:
                 await trio.aclose_forcefully(self._guard.stream)
             finally:
-                self._gone = True
-                if self._gone_event is not None:
-                    self._gone_event.set()
-                self._arrived.unpark_all()
-                self._make_room()
+                self._read_ahead.end()
+                if self._gone is not None:
+                    self._gone.set()
                 if self._handshake is not None:
                     self._handshake.cancel(reason="the link has ended")
         if not opened:
@@ -260,36 +174,26 @@ class TrioWebSocketTransport:
             cast("trio.SocketStream", self._guard),  # it is documented to take any stream
             self._endpoint.host_header,
             self._endpoint.path,
-            message_queue_size=0,  # the inbox is the queue; a message in between would be lost at a close
+            message_queue_size=0,  # the read-ahead is the queue; a message in between would be lost at a close
             max_message_size=self._endpoint.max_message_size,
             receive_buffer_size=_RECEIVE_BUFFER_SIZE,
         )
 
     async def _pump(self, websocket: trio_websocket.WebSocketConnection) -> None:
-        """Move messages into the inbox until the link ends, and record how it ended."""
+        """Read ahead until the link ends, and record how it ended."""
+        read_ahead = self._read_ahead
         try:
             while True:
                 message = await websocket.get_message()
-                self._inbox.append(message)
-                self._inbox_size += len(message)
-                if self._guard.paused or self._full:
-                    self._deliver()
-                while self._full and not self._closing:
-                    if self._room is None:
-                        self._room = trio.lowlevel.ParkingLot()
-                    await self._room.park()
+                read_ahead.append(message)
+                if self._guard.paused or read_ahead.full:
+                    read_ahead.deliver()
+                while read_ahead.full and not self._closing:
+                    await read_ahead.room()
         except trio_websocket.ConnectionClosed as error:
             self._end = self._end or self._ending(error)
         if self._farewell:
             await trio.sleep_forever()  # until close has had its answer, or its deadline, and cancels the scope
-
-    @property
-    def _full(self) -> bool:
-        return self._inbox_size >= _READ_AHEAD_SIZE or len(self._inbox) >= _READ_AHEAD_MESSAGES
-
-    def _deliver(self) -> None:
-        if self._inbox:
-            self._arrived.unpark_all()
 
     async def _drain(self) -> None:
         """Read to the end, after #184 has killed the reader between our close frame and the peer's answer.
@@ -301,7 +205,7 @@ class TrioWebSocketTransport:
             while await self._guard.stream.receive_some(_RECEIVE_BUFFER_SIZE):
                 await trio.lowlevel.checkpoint()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._end = self._end or _End(1006, "", explain(error))
+            self._end = self._end or LinkEnd(1006, "", explain(error))
 
     def _crashed(self, group: BaseExceptionGroup[Exception], opened: bool) -> Refused:
         """Turn what the reader raised into an end of the link, or into a failure of the upgrade."""
@@ -319,21 +223,31 @@ class TrioWebSocketTransport:
             detail = f": {cause}" if cause is not None else f" ({name})"
             return Refused(f"the answer to the upgrade is not a WebSocket handshake{detail}")
         if self._end is None or (self._end.code == 1006 and not self._farewell):
-            self._end = _End(1006, "", f"the WebSocket reader failed ({name})")
+            self._end = LinkEnd(1006, "", f"the WebSocket reader failed ({name})")
         return Refused(name)
 
     # --- how it ended ------------------------------------------------------------------------------------------------
 
-    def _ending(self, error: Exception) -> _End:
+    def _ending(self, error: Exception) -> LinkEnd:
         """What a library call that raised ``error`` says about the end of the link."""
         assert self._websocket is not None
         closed = error.reason if isinstance(error, trio_websocket.ConnectionClosed) else None
         closed = closed or self._websocket.closed
         if closed is None or closed.code == 1006:
-            return _End(1006, "", self._endpoint.redact(self._guard.lost or "the connection was lost"))
-        return _End(closed.code, self._endpoint.redact(closed.reason or ""))
+            return LinkEnd(1006, "", self._endpoint.redact(self._guard.lost or "the connection was lost"))
+        return LinkEnd(closed.code, self._endpoint.redact(closed.reason or ""))
 
 
-def _closed(end: _End | None) -> TransportClosed:
-    end = end or _End(1006)
-    return TransportClosed(end.code, end.reason, detail=end.detail)
+class TrioWebSocketConnector(StreamConnector[TrioWebSocketTransport]):
+    """Opens WebSockets by trio-websocket, as :class:`layr8_actors.transport.Connector` promises.
+
+    Neither compression nor a subprotocol is offered, and no ``Origin`` is sent. ``localhost`` and ``*.localhost`` are
+    dialled at 127.0.0.1 (RFC 6761).
+
+    Args:
+        open_stream: connects to a host and a port; the default is TCP. TLS is put on top of it for ``wss``. It is
+            cancelled at the open timeout, and must leave no socket behind then.
+    """
+
+    def __init__(self, open_stream: OpenStream | None = None) -> None:
+        super().__init__(_NAME, TrioWebSocketTransport, open_stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import socket
 import struct
 from collections import deque
@@ -26,6 +27,7 @@ from layr8_actors.transport import (
     TrioWebSocketConnector,
     memory_pair,
 )
+from layr8_actors.transport.websockets import WebSocketsConnector
 
 KEY = "needle-4711/ü?&="
 
@@ -164,7 +166,7 @@ async def _memory(*, narrow: bool = False, **_options: Any) -> AsyncIterator[Lin
 
 
 @contextlib.asynccontextmanager
-async def _over_streams(*, narrow: bool = False, **options: Any) -> AsyncIterator[Link]:
+async def _over_streams(connector: MakeConnector, *, narrow: bool = False, **options: Any) -> AsyncIterator[Link]:
     """``narrow``: a write waits until the other side has read it."""
     pair = trio.testing.lockstep_stream_pair if narrow else trio.testing.memory_stream_pair
     ours, theirs = pair()
@@ -175,13 +177,14 @@ async def _over_streams(*, narrow: bool = False, **options: Any) -> AsyncIterato
     peer = RawPeer(theirs)
     async with trio.open_nursery() as peers, trio.open_nursery() as nursery:
         peers.start_soon(peer.accept)
-        transport = await TrioWebSocketConnector(open_stream).open(nursery, make_endpoint(**options))
+        transport = await connector(open_stream).open(nursery, make_endpoint(**options))
+        await trio.testing.wait_all_tasks_blocked()  # the peer's own write of its answer is over too
         yield Link(transport, peer, nursery)
         nursery.cancel_scope.cancel()
 
 
 @contextlib.asynccontextmanager
-async def _over_tcp(*, narrow: bool = False, **options: Any) -> AsyncIterator[Link]:
+async def _over_tcp(connector: MakeConnector, *, narrow: bool = False, **options: Any) -> AsyncIterator[Link]:
     async with trio.open_nursery() as peers, trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         peer: RawPeer | None = None
@@ -194,7 +197,7 @@ async def _over_tcp(*, narrow: bool = False, **options: Any) -> AsyncIterator[Li
         async with listener:
             peers.start_soon(accept)
             endpoint = make_endpoint(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/socket", **options)
-            transport = await TrioWebSocketConnector().open(nursery, endpoint)
+            transport = await connector().open(nursery, endpoint)
         assert peer is not None
         try:
             yield Link(transport, peer, nursery)
@@ -203,11 +206,14 @@ async def _over_tcp(*, narrow: bool = False, **options: Any) -> AsyncIterator[Li
             await trio.aclose_forcefully(peer.stream)
 
 
-ADAPTERS: dict[str, Connect] = {
-    "memory pair": _memory,
-    "trio-websocket over streams": _over_streams,
-    "trio-websocket over TCP": _over_tcp,
+MakeConnector = Callable[..., Any]
+CONNECTORS: dict[str, MakeConnector] = {"trio-websocket": TrioWebSocketConnector, "websockets": WebSocketsConnector}
+WEBSOCKETS: dict[str, Connect] = {
+    f"{name} over {way}": functools.partial(over, connector)
+    for name, connector in CONNECTORS.items()
+    for way, over in (("streams", _over_streams), ("TCP", _over_tcp))
 }
+ADAPTERS: dict[str, Connect] = {"memory pair": _memory, **WEBSOCKETS}
 
 
 @pytest.fixture(params=list(ADAPTERS))
@@ -216,10 +222,16 @@ def connect(request: pytest.FixtureRequest) -> Connect:
     return ADAPTERS[request.param]
 
 
-@pytest.fixture(params=[name for name in ADAPTERS if name.startswith("trio-websocket")])
+@pytest.fixture(params=list(WEBSOCKETS))
 def connect_websocket(request: pytest.FixtureRequest) -> Connect:
     """Likewise, over the adapters whose peer is a :class:`RawPeer`."""
     return ADAPTERS[request.param]
+
+
+@pytest.fixture(params=list(CONNECTORS))
+def connector(request: pytest.FixtureRequest) -> MakeConnector:
+    """The class of each adapter's connector."""
+    return CONNECTORS[request.param]
 
 
 @pytest.fixture

@@ -1,0 +1,71 @@
+"""What has been read and not yet received: a bounded queue that hands over all it holds at once."""
+
+from __future__ import annotations
+
+import trio
+
+__all__ = ("ReadAhead",)
+
+# What may wait unread before the socket is no longer read; one chunk of 300 B messages is about 900 of them.
+_SIZE = 1024 * 1024
+_MESSAGES = 4096
+
+
+class ReadAhead:
+    """Messages between the task that reads a socket and the one that receives from the transport."""
+
+    __slots__ = ("_arrived", "_messages", "_room", "_size", "ended")
+
+    def __init__(self) -> None:
+        self._messages: list[str | bytes] = []
+        self._size = 0
+        self._arrived = trio.lowlevel.ParkingLot()
+        # What only a full queue waits on is made by the first that waits: most links are idle.
+        self._room: trio.lowlevel.ParkingLot | None = None
+        self.ended = False
+        """True once nothing more will come."""
+
+    @property
+    def full(self) -> bool:
+        """True while nothing more should be read."""
+        return self._size >= _SIZE or len(self._messages) >= _MESSAGES
+
+    def append(self, message: str | bytes) -> None:
+        """Put a message behind the others; nobody is woken before :meth:`deliver`."""
+        self._messages.append(message)
+        self._size += len(message)
+
+    def deliver(self) -> None:
+        """Wake the receiver, if there is something for it."""
+        if self._messages:
+            self._arrived.unpark_all()
+
+    def end(self) -> None:
+        """Nothing more will come: whoever waits is released."""
+        self.ended = True
+        self._arrived.unpark_all()
+        self.make_room()
+
+    async def take(self) -> list[str | bytes]:
+        """Wait for messages and return all that are there; none once it has ended and is empty.
+
+        Always a checkpoint, and cancelled it takes nothing.
+        """
+        if self._messages or self.ended:
+            await trio.lowlevel.checkpoint()
+        while not self._messages and not self.ended:
+            await self._arrived.park()
+        taken, self._messages, self._size = self._messages, [], 0
+        self.make_room()
+        return taken
+
+    async def room(self) -> None:
+        """Wait until somebody has taken what is there, or :meth:`make_room`; a checkpoint."""
+        if self._room is None:
+            self._room = trio.lowlevel.ParkingLot()
+        await self._room.park()
+
+    def make_room(self) -> None:
+        """Let the reader look again."""
+        if self._room is not None:
+            self._room.unpark_all()

@@ -1,0 +1,76 @@
+"""Opening a WebSocket over a byte stream: the same for every adapter, but for the library that it then speaks."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+import trio
+
+from ..errors import ConnectFailed
+from .dial import OpenStream, Progress, Refused, dial, open_tcp_stream
+from .endpoint import Endpoint
+
+__all__ = ("StreamConnector",)
+
+
+class _StreamTransport(Protocol):
+    """What an adapter's transport has besides the port: the task that upgrades, and reads until the end."""
+
+    async def run(self, *, task_status: trio.TaskStatus[Refused | None]) -> None: ...
+
+
+T = TypeVar("T", bound=_StreamTransport)
+
+
+class StreamConnector(Generic[T]):
+    """Dials, and lets an adapter's transport upgrade the stream; see :class:`layr8_actors.transport.Connector`.
+
+    Args:
+        name: the adapter.
+        transport: makes its transport of a connected stream.
+        open_stream: connects to a host and a port; the default is TCP.
+    """
+
+    def __init__(
+        self, name: str, transport: Callable[[trio.abc.Stream, Endpoint], T], open_stream: OpenStream | None
+    ) -> None:
+        self.name = name
+        self._transport = transport
+        self._open_stream: OpenStream = open_stream or open_tcp_stream
+        self._context: ssl.SSLContext | None = None
+
+    async def open(self, nursery: trio.Nursery, endpoint: Endpoint) -> T:
+        """See :meth:`layr8_actors.transport.Connector.open`."""
+        progress = Progress()
+        outcome: T | Refused | None = None
+        with trio.move_on_after(endpoint.open_timeout):
+            outcome = await self._open(nursery, endpoint, progress)
+        if outcome is None:
+            outcome = Refused(f"timed out after {endpoint.open_timeout:g} s during {progress.step}")
+        if not isinstance(outcome, Refused):
+            return outcome
+        raise ConnectFailed(endpoint.public_url, endpoint.redact(outcome.detail), status=outcome.status)
+
+    async def _open(self, nursery: trio.Nursery, endpoint: Endpoint, progress: Progress) -> T | Refused:
+        stream = await dial(endpoint, self._open_stream, self._default_context, progress)
+        if isinstance(stream, Refused):
+            return stream
+        progress.step = "the WebSocket upgrade"
+        transport = self._transport(stream, endpoint)
+        opened = False
+        try:
+            refused: Refused | None = await nursery.start(transport.run)
+            opened = refused is None
+        finally:
+            # Also where the nursery takes no more tasks, so that the transport's own clean-up never began.
+            if not opened:
+                await trio.aclose_forcefully(stream)
+        return refused or transport
+
+    def _default_context(self) -> ssl.SSLContext:
+        # Kept, because it costs some ten milliseconds to load the system's certificates.
+        if self._context is None:
+            self._context = ssl.create_default_context()
+        return self._context
