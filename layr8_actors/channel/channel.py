@@ -167,7 +167,7 @@ class Channel:
                 waiter.gone = True
                 record.waiting.pop(waiter.ref, None)
         record.counters.reply_timeouts += 1
-        if waiter.written and not record.reading_paused:
+        if waiter.written and not record.backlog.paused:
             self._note_timeout(waiter)
         raise ReplyTimeout(record.options.reply_timeout, written=waiter.written)
 
@@ -229,7 +229,7 @@ class Channel:
             waiter.join_ref = frame.join_ref
             waiter.link = link.number
             record.waiting[ref] = waiter
-            record.raise_limit()
+            record.backlog.raise_bounds()
         # From here on no await but the one for room, so that an error or a cancellation means: not queued.
         try:
             link.outbox.send_nowait(outgoing)
@@ -285,7 +285,7 @@ class Channel:
         """
         if self._record.options.callbacks.on_message is not None:
             raise InvalidOption("callbacks.on_message", self._record.options.callbacks.on_message, "None, to iterate")
-        self._record.read_by_user = True
+        self._record.backlog.read_by_user = True
         return MessageStream(self._record)
 
     # --- looking ------------------------------------------------------------------------------------------------------

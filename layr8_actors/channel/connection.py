@@ -185,18 +185,19 @@ class Connection(Actor):
         record = self._record
         try:
             while True:
-                if record.unhandled >= record.read_limit():
+                if record.backlog.full:
                     await self._pause(link)
                 # Nothing may be held across an await: what was received is decoded and mailed before the next one.
                 frames: list[Frame] = []
+                sizes: list[int] = []
                 for data in await link.transport.receive():
                     try:
                         frames.append(record.serializer.decode(data))
+                        sizes.append(len(data))
                     except MalformedFrame as error:
                         record.refuse_frame(link.number, error)
-                if frames:
-                    record.unhandled += len(frames)
-                    self._router.cast_nowait(FramesArrived(link.number, frames))
+                if frames and self._router.cast_nowait(FramesArrived(link.number, frames, sizes)):
+                    record.backlog.add(len(frames), sum(sizes))
         except TransportClosed as error:
             self._finish(link, error)
 
@@ -205,16 +206,21 @@ class Connection(Actor):
         if link.broken:
             raise TransportClosed(1006, detail="the link broke while the user was slow")
         since = trio.current_time()
-        waiting = record.unhandled
-        record.emit(ReadingPaused(at=since, topic=record.topic.topic, link=link.number, waiting=waiting))
-        record.reading_paused = True
+        backlog = record.backlog
+        record.counters.reading_pauses += 1
+        record.emit(
+            ReadingPaused(
+                at=since, topic=record.topic.topic, link=link.number, waiting=backlog.frames, bytes_waiting=backlog.size
+            )
+        )
+        backlog.paused = True
         link.heartbeat.pause(since)  # a reply that we do not read is not the node's fault
         try:
-            await record.room()
+            await backlog.room()
         finally:
             now = trio.current_time()
             link.heartbeat.resume(now)
-            record.reading_paused = False
+            backlog.paused = False
         self._watch_link()
         record.emit(ReadingResumed(at=now, topic=record.topic.topic, link=link.number, seconds=now - since))
 
@@ -239,7 +245,7 @@ class Connection(Actor):
         except TransportClosed as error:
             link.broken = True
             # The reader ends the link: it still has to take what had arrived, and it learns the real close code.
-            if record.reading_paused:
+            if record.backlog.paused:
                 self._finish(link, error)
         except trio.ClosedResourceError:
             return  # the link has ended and closed its outbox

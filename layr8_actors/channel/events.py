@@ -175,11 +175,12 @@ class MessageDropped(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingPaused(ChannelEvent):
-    """The user is slower than the node: ``waiting`` messages wait, and the socket is left to TCP's backpressure."""
+    """The user is slower than the node: ``waiting`` frames wait, and the socket is left to TCP's backpressure."""
 
     level: ClassVar[int] = logging.DEBUG
     link: int
     waiting: int
+    bytes_waiting: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class Inbox(Actor):
         # A lane runs only while there is something in it: an idle channel shall not pay for tasks.
         record = self._record
         on_message = record.options.callbacks.on_message
-        if record.inbox and on_message is not None and not self._delivering:
+        if record.backlog.messages and on_message is not None and not self._delivering:
             self._delivering = True
             self.nursery.start_soon(self._deliver, on_message)
         if record.notices and not self._announcing:
@@ -56,9 +56,9 @@ class Inbox(Actor):
         """Put messages and notices into their lanes."""
         record = self._record
         match message:
-            case MessagesArrived(payloads=payloads):
-                record.inbox.extend(payloads)
-                if not record.read_by_user:
+            case MessagesArrived(payloads=payloads, sizes=sizes):
+                record.backlog.put(payloads, sizes)
+                if not record.backlog.read_by_user:
                     self._drop_unread()
                 record.wake_readers()
             case Notify(error=error):
@@ -79,31 +79,26 @@ class Inbox(Actor):
     def _drop_unread(self) -> None:
         record = self._record
         # Nobody reads and nobody ever has: an agent that only sends must not stall on what it does not want.
-        excess = len(record.inbox) - record.options.inbox_capacity
-        if excess <= 0:
+        dropped = record.backlog.drop_excess()
+        if not dropped:
             return
-        for _ in range(excess):
-            record.inbox.popleft()
-        record.unhandled -= excess
-        record.counters.messages_dropped += excess
-        record.make_room()
+        record.counters.messages_dropped += dropped
         count = record.counters.messages_dropped
         record.emit(MessageDropped(at=trio.current_time(), topic=record.topic.topic, count=count))
 
     async def _deliver(self, on_message: Callable[..., object]) -> None:
         record = self._record
+        backlog = record.backlog
         since_checkpoint = 0
-        while record.inbox:
+        while backlog.messages:
             since_checkpoint += 1
             if since_checkpoint >= MESSAGES_PER_CHECKPOINT:
                 since_checkpoint = 0
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.checkpoint_if_cancelled()
-            payload = record.inbox.popleft()
+            payload = backlog.take()
             record.in_hand = (payload,)
-            record.unhandled -= 1
-            record.make_room()
             await self._call("on_message", on_message, payload)
             record.in_hand = None
             record.counters.messages_delivered += 1

@@ -25,14 +25,11 @@ class MessageStream:
         """Return the next payload. Checkpoints; a cancelled call has taken no message."""
         record = self._record
         await trio.lowlevel.checkpoint()
-        while not record.inbox:
+        while not record.backlog.messages:
             if record.over.is_set():
                 if record.failure is not None:
                     raise record.closed_error()
                 raise StopAsyncIteration
             await record.news()
-        payload = record.inbox.popleft()
-        record.unhandled -= 1
         record.counters.messages_delivered += 1
-        record.make_room()
-        return payload
+        return record.backlog.take()

@@ -26,10 +26,11 @@ __all__ = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FramesArrived:
-    """Connection to Router: what one read of the socket gave, decoded, in order."""
+    """Connection to Router: what one read of the socket gave, decoded, in order, and the size each was read as."""
 
     link: int
     frames: list[Frame]
+    sizes: list[int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,9 +104,10 @@ class ServeRequests:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MessagesArrived:
-    """Router to Inbox: payloads for the user, in order."""
+    """Router to Inbox: payloads for the user, in order, and the size of the frame of each."""
 
     payloads: list[Any]
+    sizes: list[int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

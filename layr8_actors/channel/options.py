@@ -84,6 +84,9 @@ class ChannelOptions:
             message is 1 MB.
         inbox_capacity: messages that may wait for the user before reading stops. 1024: ours, about 1 MB of typical
             messages.
+        inbox_bytes: bytes that they may have together before reading stops; ``None`` for twice ``max_message_size``,
+            16 MiB by default. Ours: one message of the largest size is at work while the next is read. At least
+            ``max_message_size``, because a bound that one message reaches would stop the reading at each.
         outbox_capacity: frames that may wait for the writer before senders wait. 1024: ours, likewise.
         max_restarts: restarts of the channel's actors allowed within ``max_seconds``. 3: Elixir's Supervisor.
         max_seconds: length of that window in seconds. 5: Elixir's Supervisor. It has to be longer than the delays
@@ -108,6 +111,7 @@ class ChannelOptions:
     ssl_context: ssl.SSLContext | None = dataclasses.field(default=None, repr=False)
     max_message_size: int = 8 * 1024 * 1024
     inbox_capacity: int = 1024
+    inbox_bytes: int | None = None
     outbox_capacity: int = 1024
     max_restarts: int = 3
     max_seconds: float = 5.0
@@ -141,6 +145,8 @@ class ChannelOptions:
             raise InvalidOption("heartbeat_timeout", self.heartbeat_timeout, "at most heartbeat_interval")
         for name, least in (("max_message_size", 1), ("inbox_capacity", 1), ("outbox_capacity", 1)):
             checked_count(name, getattr(self, name), minimum=least)
+        if checked_count("inbox_bytes", self.inbox_bytes_bound, minimum=1) < self.max_message_size:
+            raise InvalidOption("inbox_bytes", self.inbox_bytes, "at least max_message_size, or None for twice that")
         # The supervisor's own check, made here so that it fails at construction: the window must be able to fill.
         Supervisor((), max_restarts=self.max_restarts, max_seconds=self.max_seconds, backoff=RESTART_BACKOFF)
         if not isinstance(self.backoff, Backoff):
@@ -161,6 +167,11 @@ class ChannelOptions:
     def heartbeat_timeout_s(self) -> float:
         """Seconds that a heartbeat may stay unanswered, with the default filled in."""
         return self.heartbeat_interval if self.heartbeat_timeout is None else self.heartbeat_timeout
+
+    @property
+    def inbox_bytes_bound(self) -> int:
+        """Bytes that may wait for the user before reading stops, with the default filled in."""
+        return 2 * self.max_message_size if self.inbox_bytes is None else self.inbox_bytes
 
     async def endpoint(self) -> Endpoint:
         """Where to dial now, with the key that is valid now.

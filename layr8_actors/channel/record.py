@@ -7,7 +7,6 @@ made between two checkpoints, so that an actor killed at any await leaves the re
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,9 @@ import trio
 
 from ..errors import ChannelClosed, Disconnected, Layr8Error
 from ..otp import ExitKind, ExitReason
-from ..phoenix import Frame, Refs, Serializer, Topic, TopicStatus
+from ..phoenix import Frame, Refs, Serializer, Topic
 from ..telemetry import Event, emit
+from .backlog import Backlog
 from .events import FrameIgnored, FrameRefused, SendsDiscarded
 from .link_state import LinkMachine
 from .statistics import Counters
@@ -54,8 +54,8 @@ class Record:
 
     __slots__ = (
         "_arrived",
-        "_room",
         "assigned_did",
+        "backlog",
         "budget_spent",
         "capabilities",
         "closing",
@@ -65,7 +65,6 @@ class Record:
         "dialling",
         "failure",
         "in_hand",
-        "inbox",
         "joins",
         "last_end",
         "link",
@@ -73,17 +72,15 @@ class Record:
         "notices",
         "options",
         "over",
-        "read_by_user",
-        "reading_paused",
         "refs",
         "round_trip",
         "routed",
+        "routed_sizes",
         "routed_so_far",
         "serializer",
         "timeouts_in_a_row",
         "topic",
         "topic_link",
-        "unhandled",
         "unrouted",
         "waiting",
     )
@@ -98,12 +95,12 @@ class Record:
         self.link: Link | None = None
         self.dialling = 0
         self.last_end: tuple[int, Exception] | None = None  # of which socket, and why
-        self.reading_paused = False
 
         # Written by Router: frames to route, the topic, who waits for which reply, messages on their way to Inbox.
-        self.unrouted: list[tuple[int, Frame]] = []
+        self.unrouted: list[tuple[int, Frame, int]] = []  # of which socket, and the size it was read as
         self.routed_so_far = 0
         self.routed: list[Any] = []
+        self.routed_sizes: list[int] = []
         self.topic = Topic(f"plugins:{options.agent_did}")
         self.topic_link = 0
         self.waiting: dict[str, Waiter] = {}
@@ -114,11 +111,9 @@ class Record:
         self.round_trip: float | None = None
         self.crashes_on_one_frame = 0
 
-        # Written by Inbox: messages in order of arrival, and lifecycle notices for the two other callbacks.
-        self.inbox: deque[Any] = deque()
+        # Written by Inbox: lifecycle notices for the two other callbacks, and the message on_message is at work on.
         self.notices: list[Exception | None] = []
         self.in_hand: tuple[Any] | None = None
-        self.read_by_user = options.callbacks.on_message is not None
         self._arrived: trio.Event | None = None
 
         # Written by Reconnector: the state of the link and who waits in connect.
@@ -131,45 +126,10 @@ class Record:
         self.budget_spent: Callable[[], bool] = bool  # until the tree says how to tell
         self.over = trio.Event()
 
-        # Inbound frames read and not handled yet, wherever they are: Connection adds, Router and Inbox subtract.
-        self.unhandled = 0
-        self._room: trio.Event | None = None
+        # Inbound frames read and not handled yet, wherever they are: Connection adds, Router and Inbox take off.
+        self.backlog = Backlog(options, self.topic, self.waiting)
 
-    # --- backpressure -------------------------------------------------------------------------------------------------
-
-    def read_limit(self) -> int:
-        """How many inbound frames may wait before reading stops.
-
-        That is the inbox's capacity; but reading goes on to ``reply_read_ahead`` while somebody waits for a reply,
-        because an ``on_message`` that sends and waits would otherwise wait for a reply behind the messages that wait
-        for it. While the topic is not joined it goes on beyond that: the answer to the join has to be read, and what
-        else comes is dropped.
-        """
-        if self.topic.status is not TopicStatus.JOINED:
-            return 2 * self.reply_read_ahead
-        return self.reply_read_ahead if self.waiting else self.options.inbox_capacity
-
-    @property
-    def reply_read_ahead(self) -> int:
-        """Frames that may wait while somebody waits for a reply: ours; 64 times the inbox, or two full reads."""
-        return max(64 * self.options.inbox_capacity, 8192)
-
-    def make_room(self) -> None:
-        """Wake the reader if enough was handled; half the limit, because it must not wake for each single message."""
-        if self._room is not None and self.unhandled <= self.read_limit() // 2:
-            self._room.set()
-
-    def raise_limit(self) -> None:
-        """Wake the reader if it may go on under a limit that has just risen: a reply or a join is awaited now."""
-        if self._room is not None and self.unhandled < self.read_limit():
-            self._room.set()
-
-    async def room(self) -> None:
-        """Wait until reading may go on. Checkpoints only if it waits; cancellation leaves nothing behind."""
-        while self.unhandled >= self.read_limit():
-            self._room = trio.Event()
-            await self._room.wait()
-            self._room = None
+    # --- who iterates ---------------------------------------------------------------------------------------------
 
     def wake_readers(self) -> None:
         """Wake whoever iterates: messages have come, or the end has."""
@@ -241,6 +201,7 @@ class Record:
     def end(self) -> None:
         """Mark the channel as over and release everybody who still waits; called once, when the tree is gone."""
         self.closing = True
+        self.backlog.end()
         self.machine.closed(self.failure)
         self.fail_waiting("the channel has ended", cause=self.failure)
         for request in self.connect_requests:

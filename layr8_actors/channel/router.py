@@ -73,9 +73,9 @@ class Router(Actor):
         """Look at what the last incarnation left."""
         record = self._record
         if record.routed_so_far < len(record.unrouted) and record.crashes_on_one_frame >= MAX_CRASHES_ON_ONE_FRAME:
-            link, _ = record.unrouted[record.routed_so_far]
+            link, _, size = record.unrouted[record.routed_so_far]
             record.routed_so_far += 1
-            record.unhandled -= 1
+            record.backlog.remove(1, size)
             record.crashes_on_one_frame = 0
             record.refuse_frame(link, RemoteProtocolError("this frame crashed the router twice"))
         self._reconnector.cast_nowait(Resynchronize())
@@ -88,8 +88,8 @@ class Router(Actor):
     async def handle_cast(self, message: object) -> None:
         """Route what was read, send a join or a leave, or note the end of a socket."""
         match message:
-            case FramesArrived(link=link, frames=frames):
-                self._record.unrouted.extend([(link, frame) for frame in frames])
+            case FramesArrived(link=link, frames=frames, sizes=sizes):
+                self._record.unrouted.extend([(link, frame, size) for frame, size in zip(frames, sizes, strict=True)])
                 self._route()
             case LinkEnded(link=link, error=error):
                 self._link_ended(link, error)
@@ -122,7 +122,7 @@ class Router(Actor):
         # Nothing that waits under an older join will be answered any more.
         record.fail_waiting("the topic is joined anew", cause=TopicDown("the topic is joined anew"))
         link.post(record.serializer.encode(record.topic.join(record.refs.next(), payload)))
-        record.raise_limit()
+        record.backlog.raise_bounds()
 
     def _abandon_join(self, number: int) -> None:
         record = self._record
@@ -146,20 +146,24 @@ class Router(Actor):
     def _route(self) -> None:
         record = self._record
         unrouted = record.unrouted
+        backlog = record.backlog
         while record.routed_so_far < len(unrouted):
             # A frame counts as routed only when it is done with, so that a crash loses none.
-            link, frame = unrouted[record.routed_so_far]
+            link, frame, size = unrouted[record.routed_so_far]
             if not self._route_one(link, frame):
-                record.unhandled -= 1
+                backlog.remove(1, size)
+            else:
+                record.routed_sizes.append(size)
             record.routed_so_far += 1
             if record.crashes_on_one_frame:
                 record.crashes_on_one_frame = 0
         unrouted.clear()
         record.routed_so_far = 0
         if record.routed:
-            self._inbox.cast_nowait(MessagesArrived(record.routed))
+            self._inbox.cast_nowait(MessagesArrived(record.routed, record.routed_sizes))
             record.routed = []
-        record.make_room()
+            record.routed_sizes = []
+        backlog.make_room()
 
     def _route_one(self, link: int, frame: Frame) -> bool:
         """Act on one frame; return whether it is a message, which counts as unhandled until Inbox is done with it."""
@@ -274,7 +278,7 @@ class Router(Actor):
         if not record.closing:
             record.emit(TopicLost(at=trio.current_time(), topic=record.topic.topic, link=link, error=error))
         record.fail_waiting(str(error), cause=error)
-        record.raise_limit()
+        record.backlog.raise_bounds()
         self._reconnector.cast_nowait(TopicEnded(link, error))
 
     def _link_ended(self, number: int, error: Exception) -> None:

@@ -27,6 +27,7 @@ class Counters:
     messages_dropped: int = 0
     messages_interrupted: int = 0
     messages_received: int = 0
+    reading_pauses: int = 0
     rejoins: int = 0
     replies: int = 0
     replies_unclaimed: int = 0
@@ -83,7 +84,10 @@ class ChannelStatistics:
         frames_ignored: frames of another join, topic or socket.
         outbox_waiting: frames that wait for the writer.
         replies_waiting: callers who wait for a reply.
+        frames_waiting: inbound frames read and not handled yet, those messages included; ``inbox_capacity`` bounds it.
+        bytes_waiting: their size as ``len()`` counts; ``inbox_bytes`` bounds it.
         reading_paused: True while the user is so slow that the socket is not read.
+        reading_pauses: how often that has been so.
         round_trip: seconds that the last heartbeat took, or ``None``.
     """
 
@@ -108,7 +112,10 @@ class ChannelStatistics:
     frames_ignored: int
     outbox_waiting: int
     replies_waiting: int
+    frames_waiting: int
+    bytes_waiting: int
     reading_paused: bool
+    reading_pauses: int
     round_trip: float | None
 
 
@@ -119,9 +126,11 @@ def take_statistics(record: Record) -> ChannelStatistics:
         **dataclasses.asdict(record.counters),
         transport=None if link is None else link.transport.name,
         link=None if link is None else link.number,
-        messages_waiting=len(record.inbox),
+        messages_waiting=len(record.backlog.messages),
         outbox_waiting=0 if link is None else link.waiting_frames(),
         replies_waiting=len(record.waiting),
-        reading_paused=record.reading_paused,
+        frames_waiting=record.backlog.frames,
+        bytes_waiting=record.backlog.size,
+        reading_paused=record.backlog.paused,
         round_trip=record.round_trip,
     )

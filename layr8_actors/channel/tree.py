@@ -48,7 +48,7 @@ class Tree:
     def __init__(self, options: ChannelOptions) -> None:
         self.record = record = Record(options)
         # What waits in a kept mailbox is bounded by the reader, which stops long before so much is unhandled.
-        capacity = 4 * record.reply_read_ahead
+        capacity = 4 * record.backlog.read_ahead
         inbox = ActorRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
         router = ActorRef("router", mailbox_capacity=capacity, keep_mailbox=True)
         connection = ActorRef("connection")

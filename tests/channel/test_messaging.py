@@ -323,7 +323,7 @@ async def test_a_slow_user_stops_the_reading_and_nothing_is_lost(node: Any, call
         for number in range(200):
             node.socket.message(number)
             await settle()
-            most = max(most, channel._record.unhandled)
+            most = max(most, channel._record.backlog.frames)
         await trio.sleep(60)
         assert calls.ids == list(range(200))
         assert most <= 17
