@@ -5,6 +5,8 @@ thread or process the clock would jump past every deadline while that peer works
 with `pytestmark = pytest.mark.real_clock`.
 
 No fixture may hold a nursery across its yield: when a child crashes there, anyio's runner hangs (anyio#805).
+
+Hypothesis runs 100 examples of each test that does not say otherwise; LAYR8_HYPOTHESIS_PROFILE=nightly makes it 2000.
 """
 
 from __future__ import annotations
@@ -12,13 +14,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import trio
+from hypothesis import settings
 from trio.testing import MockClock
+
+# No deadline: an example that the machine is too busy for is no failure.
+settings.register_profile("default", max_examples=100, deadline=None)
+settings.register_profile("nightly", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("LAYR8_HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture

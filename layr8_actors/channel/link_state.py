@@ -292,6 +292,7 @@ class LinkMachine:
         if is_permanent(error):
             self.permanent_refusals += 1
             if self.permanent_refusals >= MAX_PERMANENT_REFUSALS:
+                self.closed(error)  # the tree comes down by and by, and until then nothing may begin anew
                 return [ReportFailure(self.failures + 1, error, None), GiveUp(_as_join_rejected(error))]
             delay = self._backoff.maximum
         else:

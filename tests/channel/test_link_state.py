@@ -315,3 +315,20 @@ def test_nothing_moves_after_the_end() -> None:
     assert machine.connect_requested(PROTOCOLS) == []
     assert machine.timer_fired(99.0) == []
     assert machine.status is LinkStatus.CLOSED
+
+
+def test_nothing_moves_once_the_channel_was_given_up_though_its_socket_ends_later() -> None:
+    machine = joined_machine()
+    machine.topic_lost(1, TopicDown("phx_error"), 0.0)
+    refusal = JoinRejected("e.join.plugin.parent.not-found", permanent=True)
+    for _ in range(MAX_PERMANENT_REFUSALS):
+        assert machine.deadline is not None
+        now = machine.deadline
+        machine.timer_fired(now)
+        commands = machine.topic_refused(1, refusal, now)
+    assert commands[-1] == GiveUp(refusal)
+    assert machine.link_lost(1, LOST, now) == []
+    assert machine.resynchronize(open_link=0, dialling=0, joined=False, now=now) == []
+    assert machine.timer_fired(now + 60) == []
+    assert machine.connect_requested(PROTOCOLS) == []
+    assert (machine.status, machine.deadline, machine.last_error) == (LinkStatus.CLOSED, None, refusal)
