@@ -3,7 +3,7 @@
 :class:`AnyEvent` calls every method with any link at any time, and holds what the machine promises by itself.
 :class:`AmongActors` is a small model of Connection, Router and Reconnector with their mailboxes: what is true of the
 socket and what the machine has been told of it drift apart as they do in the channel, actors crash in between, and the
-node refuses, drops and falls silent. What has to hold is that there is one socket at most, and that nobody is forgotten.
+node refuses, drops and falls silent. There has to be one socket at most, and nobody may be forgotten.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ def picture(machine: LinkMachine) -> dict[str, Any]:
 class Promises:
     """What is watched over the commands of one machine, whoever drives it."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: LinkMachine) -> None:
+        self.machine = machine
         self.links = 0
-        self.up: bool | None = None
+        self.up: bool | None = None  # what the user believes, None until the first join
         self.gave_up = False
         self.over = False
 
@@ -77,7 +78,7 @@ class Promises:
                     assert link == self.links + 1, "a dial without a number of its own"
                     self.links = link
                 case AnnounceDisconnect():
-                    assert self.up is not False, "on_disconnect twice"
+                    assert self.up is True, "on_disconnect twice, or without a join"
                     self.up = False
                 case AnnounceReconnect():
                     assert self.up is False, "on_reconnect without a drop"
@@ -88,6 +89,11 @@ class Promises:
                 case GiveUp(error=error):
                     assert error.permanent
                     self.gave_up = True
+        joined = self.machine.status is LinkStatus.JOINED
+        if joined and self.up is None:
+            self.up = True
+        if self.up is not None and self.machine.status is not LinkStatus.CLOSED:
+            assert self.up == joined, "the user believes something else"
 
 
 def check_machine(machine: LinkMachine) -> None:
@@ -105,7 +111,7 @@ class AnyEvent(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.machine = new_machine()
-        self.promises = Promises()
+        self.promises = Promises(self.machine)
         self.now = 0.0
 
     def do(self, link: int, event: str, *args: Any) -> None:
@@ -142,6 +148,14 @@ class AnyEvent(RuleBasedStateMachine):
     @rule(link=st.integers(-1, 2))
     def lost(self, link: int) -> None:
         self.do(link, "link_lost", LOST)
+
+    @precondition(lambda self: self.machine.status in (LinkStatus.CONNECTING, LinkStatus.JOINING))
+    @rule(times=st.integers(2, 3))
+    def refused_for_good(self, times: int) -> None:
+        for _ in range(times):
+            self.timed_out()
+            self.do(0, "link_failed", FAILURES[1])
+            self.do(0, "topic_refused", FAILURES[3])
 
     @rule(link=st.integers(-1, 2))
     def joined(self, link: int) -> None:
@@ -209,7 +223,7 @@ class AmongActors(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.machine = new_machine()
-        self.promises = Promises()
+        self.promises = Promises(self.machine)
         self.now = 0.0
         self.callers: list[Caller] = []
         self.to_connection: deque[Command] = deque()
@@ -304,7 +318,7 @@ class AmongActors(RuleBasedStateMachine):
     def connection_works(self) -> None:
         match self.to_connection.popleft():
             case OpenLink(link=link):
-                assert not (self.dial or self.socket), "the machine asked for a second socket"
+                assert self.dial + self.socket == 0, "the machine asked for a second socket"
                 self.dial = link
             case DropLink(link=link, error=error):
                 if self.dial == link:
