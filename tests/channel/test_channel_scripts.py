@@ -151,14 +151,15 @@ class Script:
         assert self.calls.order == expected[: len(self.calls.order)], "callbacks do not alternate"
         numbers = [number for number, _ in self.read]
         assert self.handed == numbers[: len(self.handed)], "what was read was lost, doubled or reordered"
-        if statistics.replies_waiting:
-            assert statistics.link is not None, "a caller waits without a link"
-            assert node.open_sockets == 1, "a caller waits on a socket that is gone"
         for count in (statistics.frames_waiting, statistics.bytes_waiting, statistics.messages_waiting):
             assert count >= 0, "the accounts have drifted"
         if channel.supervisor.running and all(
             child.state is ChildState.RUNNING for child in channel.supervisor.which_children()
         ):
+            # Else a router that waits for its restart may have the reply, or the end of the link, in its mailbox. And
+            # while reading is paused an end lies behind what is not read. In both cases reply_timeout bounds the wait.
+            live = statistics.link is not None and (node.open_sockets == 1 or statistics.reading_paused)
+            assert live or statistics.replies_waiting == 0, "a caller waits without a live link"
             waiting = self.read[len(self.handed) :]
             assert statistics.frames_waiting == len(waiting), "the accounts have drifted"
             assert statistics.bytes_waiting == sum(size for _, size in waiting), "the accounts have drifted"
