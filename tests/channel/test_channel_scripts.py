@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
-from hypothesis import given, note, strategies as st
+from hypothesis import given, note, settings, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from layr8_actors.channel import Callbacks, Channel, LinkStatus, open_channel
@@ -26,7 +26,7 @@ from layr8_actors.errors import (
     SupervisorNotRunning,
 )
 from layr8_actors.otp import ChildState
-from layr8_actors.phoenix import Frame
+from layr8_actors.phoenix import Frame, TopicStatus
 from tests.channel.conftest import PROTOCOLS, TOPIC, Calls, ScriptedNode
 
 CAPACITY = 4
@@ -36,28 +36,27 @@ REFUSED = ConnectFailed("ws://node.test/plugin_socket/websocket", "connection re
 TRANSIENT, FOR_GOOD = "e.connect.plugin.failed: protocols_already_bound", "e.join.plugin.parent.not-found"
 
 actors = st.sampled_from(["inbox", "router", "connection", "heartbeat", "reconnector"])
+messages = st.tuples(st.just("say"), st.integers(1, 6), st.sampled_from([0, 600, 3000]))
 steps = st.one_of(
-    st.just(("connect",)),
-    st.just(("cancel_connects",)),
+    st.sampled_from([("connect",), ("cancel_connects",), ("cancel_sends",), ("user", "fast"), ("user", "stopped")]),
     st.tuples(st.just("wait"), st.sampled_from([0.1, 1.0, 6.0, 40.0])),
+    st.just(("wait", 3.0)),  # enough for a rejoin, which most of the others need
+    st.just(("wait", 3.0)),
     st.tuples(st.just("turns"), st.integers(1, 12)),
     st.tuples(st.just("drop"), st.sampled_from([1000, 1006, 1012])),
-    st.tuples(st.just("crash"), actors),
-    st.tuples(st.just("kill"), actors),
+    st.tuples(st.sampled_from(["crash", "kill"]), actors),
     st.tuples(st.just("topic"), st.sampled_from(["phx_error", "phx_close"])),
-    st.tuples(st.just("say"), st.integers(1, 6), st.sampled_from([0, 600, 3000])),
+    messages,
+    st.tuples(st.just("flood"), st.sampled_from([0, 600, 3000])),
     st.tuples(st.just("send"), st.integers(1, 3)),
-    st.just(("cancel_sends",)),
-    st.tuples(st.just("dials"), st.sampled_from(["open", "fail", "hang"])),
-    st.tuples(st.just("joins"), st.sampled_from(["ok", TRANSIENT, FOR_GOOD, "silence"])),
-    st.tuples(st.just("replies"), st.booleans()),
-    st.tuples(st.just("node_reads"), st.booleans()),
-    st.tuples(st.just("user"), st.sampled_from(["fast", "stopped"])),
-    st.just(("close",)),
+    # What lasts is more often lifted than laid on, so that a script gets somewhere.
+    st.tuples(st.just("dials"), st.sampled_from(["open", "open", "fail", "hang"])),
+    st.tuples(st.just("joins"), st.sampled_from(["ok", "ok", "ok", TRANSIENT, FOR_GOOD, "silence"])),
+    st.tuples(st.sampled_from(["replies", "node_reads"]), st.sampled_from([True, True, False])),
 )
 # A list by itself is short most of the time.
-scripts = st.integers(0, 30).flatmap(lambda length: st.lists(steps, min_size=length, max_size=length))
-JOIN = [("connect",), ("turns", 12)]
+scripts = st.integers(0, 40).flatmap(lambda length: st.lists(steps, min_size=length, max_size=length))
+JOIN: list[tuple[Any, ...]] = [("connect",), ("turns", 12)]
 
 
 class Call:
@@ -95,6 +94,7 @@ class Script:
         self.connects: list[Call] = []
         self.user = trio.Event()
         self.user.set()
+        self.read_while_full: list[tuple[int, int]] = []
         self.gave_up = False
         self.at_the_end: tuple[int, int, int] | None = None
 
@@ -138,13 +138,16 @@ class Script:
 
     def reading_is_allowed(self) -> None:
         statistics = self.channel.statistics()
-        if self.channel._record.topic.status.name == "JOINED" and statistics.replies_waiting == 0:
-            assert statistics.frames_waiting < CAPACITY, "read in spite of a full inbox"
-            assert statistics.bytes_waiting < BYTES, "read in spite of an inbox full of bytes"
+        if self.channel._record.topic.status is not TopicStatus.JOINED or statistics.replies_waiting > 0:
+            return
+        if statistics.frames_waiting >= CAPACITY or statistics.bytes_waiting >= BYTES:
+            # Noted and not raised: here it would be the crash of an actor, which is survived.
+            self.read_while_full.append((statistics.frames_waiting, statistics.bytes_waiting))
 
     def check(self) -> None:
         """What holds at any moment, once nobody has anything to do."""
         node, channel, statistics = self.node, self.channel, self.channel.statistics()
+        assert self.read_while_full == [], "read in spite of a full inbox"
         assert node.most_at_once <= 1, "two sockets at once"
         assert node.open_sockets + node.dialling <= 1, "two sockets at once"
         expected = ["disconnect", "reconnect"] * (len(self.calls.order) // 2 + 1)
@@ -207,6 +210,11 @@ class Script:
                 for _ in range(args[0]):
                     node.socket.message(self.next_id, body="x" * args[1])
                     self.next_id += 1
+            case "flood":
+                await self.step("user", "stopped")
+                await self.step("say", 2, args[0])
+                await wait_all_tasks_blocked()
+                await self.step("say", 6, args[0])
             case "dials":
                 node.dial_error = REFUSED if args[0] == "fail" else None
                 node.dial_gate = trio.Event() if args[0] == "hang" else None
@@ -288,13 +296,20 @@ class Script:
         self.check()
 
 
-@given(script=scripts, joined=st.booleans(), by_callback=st.booleans())
+@settings(max_examples=2 * settings().max_examples)
+@given(
+    script=scripts,
+    joined=st.sampled_from([True, True, True, False]),
+    by_callback=st.booleans(),
+    after_close=st.lists(steps, max_size=4),
+)
 def test_whatever_happens_the_channel_keeps_one_socket_its_order_its_callers_and_its_accounts(
-    script: list[tuple[Any, ...]], joined: bool, by_callback: bool
+    script: list[tuple[Any, ...]], joined: bool, by_callback: bool, after_close: list[tuple[Any, ...]]
 ) -> None:
     run = Script(by_callback=by_callback)
+    whole = [*(JOIN if joined else []), *script, *([("close",), *after_close] if after_close else [])]
     try:
-        trio.run(run.run, JOIN + script if joined else script, clock=MockClock(autojump_threshold=0))
+        trio.run(run.run, whole, clock=MockClock(autojump_threshold=0))
     except BaseException:
         note("\n".join(f"{event.at:9.3f} {event.describe()}" for event in run.node.events[-100:]))
         raise

@@ -147,10 +147,15 @@ async def test_whatever_the_weather_nobody_hangs_and_nothing_read_is_lost_or_dou
                 await trio.sleep(200)
                 await wait_all_tasks_blocked()
             storm.check()
+            statistics = channel.statistics()
+            assert (statistics.frames_waiting, statistics.bytes_waiting, statistics.messages_waiting) == (0, 0, 0)
+            assert not statistics.reading_paused
             if seed % 2:
                 channel.supervisor.exit_child(storm.random.choice(ACTORS), RuntimeError("as it closes"))
         assert node.open_sockets == 0
         storm.check()
+        statistics = channel.statistics()
+        assert (statistics.frames_waiting, statistics.bytes_waiting, statistics.messages_waiting) == (0, 0, 0)
     except BaseException:
         print(f"seed {seed}: " + ", ".join(storm.trace))
         print("\n".join(f"{event.at:9.3f} {event.describe()}" for event in node.events[-200:]))
