@@ -232,7 +232,7 @@ class Script:
             case "close":
                 began = trio.current_time()
                 await channel.close()
-                assert trio.current_time() - began <= CLOSE_TIMEOUT, "close was later than its deadline"
+                assert trio.current_time() - began < CLOSE_TIMEOUT + 0.001, "close was later than its deadline"
                 await wait_all_tasks_blocked()
                 self.at_the_end = self.at_the_end or self.marks()
 

@@ -126,6 +126,28 @@ async def test_unread_messages_are_bounded_and_then_slow_the_peer(connect_websoc
             assert held_back < 40
 
 
+async def test_flood_that_goes_on_after_our_close_frame_is_read_and_not_kept(connect_websocket: Connect) -> None:
+    async with connect_websocket() as link:
+        sent = 0
+
+        async def flood() -> None:
+            nonlocal sent
+            for _ in range(100):
+                await link.peer.send(["x" * 64 * 1024])
+                sent += 1
+            await link.peer.closed()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood)
+            await trio.testing.wait_all_tasks_blocked()
+            await link.transport.close(timeout=5)
+        assert (sent, trio.current_time()) == (100, 0)
+        kept = await link.transport.receive()
+        assert kept == ["x" * 64 * 1024] * len(kept)
+        assert 0 < len(kept) <= 17
+        assert (await closed_error(link.transport)).code == 1000
+
+
 # --- sizes and protocol errors ----------------------------------------------------------------------------------------
 
 
