@@ -14,7 +14,7 @@ _MESSAGES = 4096
 class ReadAhead:
     """Messages between the task that reads a socket and the one that receives from the transport."""
 
-    __slots__ = ("_arrived", "_messages", "_room", "_size", "ended")
+    __slots__ = ("_arrived", "_discarding", "_messages", "_room", "_size", "closing", "ended")
 
     def __init__(self) -> None:
         self._messages: list[str | bytes] = []
@@ -22,6 +22,9 @@ class ReadAhead:
         self._arrived = trio.lowlevel.ParkingLot()
         # What only a full queue waits on is made by the first that waits: most links are idle.
         self._room: trio.lowlevel.ParkingLot | None = None
+        self._discarding = False
+        self.closing = False
+        """True once this side closes: reading goes on for the peer's answer, however much is there."""
         self.ended = False
         """True once nothing more will come."""
 
@@ -31,7 +34,13 @@ class ReadAhead:
         return self._size >= _SIZE or len(self._messages) >= _MESSAGES
 
     def append(self, message: str | bytes) -> None:
-        """Put a message behind the others; nobody is woken before :meth:`deliver`."""
+        """Put a message behind the others; nobody is woken before :meth:`deliver`.
+
+        Once this side closes and the queue is full, it and all that follow are dropped: a flood must not fill the heap.
+        """
+        self._discarding = self._discarding or (self.closing and self.full)
+        if self._discarding:
+            return
         self._messages.append(message)
         self._size += len(message)
 
@@ -40,11 +49,16 @@ class ReadAhead:
         if self._messages:
             self._arrived.unpark_all()
 
+    def close(self) -> None:
+        """This side closes: reading goes on without waiting for room."""
+        self.closing = True
+        self._make_room()
+
     def end(self) -> None:
         """Nothing more will come: whoever waits is released."""
         self.ended = True
         self._arrived.unpark_all()
-        self.make_room()
+        self._make_room()
 
     async def take(self) -> list[str | bytes]:
         """Wait for messages and return all that are there; none once it has ended and is empty.
@@ -56,16 +70,15 @@ class ReadAhead:
         while not self._messages and not self.ended:
             await self._arrived.park()
         taken, self._messages, self._size = self._messages, [], 0
-        self.make_room()
+        self._make_room()
         return taken
 
     async def room(self) -> None:
-        """Wait until somebody has taken what is there, or :meth:`make_room`; a checkpoint."""
+        """Wait until somebody has taken what is there, or this side closes; a checkpoint."""
         if self._room is None:
             self._room = trio.lowlevel.ParkingLot()
         await self._room.park()
 
-    def make_room(self) -> None:
-        """Let the reader look again."""
+    def _make_room(self) -> None:
         if self._room is not None:
             self._room.unpark_all()

@@ -37,7 +37,6 @@ class TrioWebSocketTransport:
 
     __slots__ = (
         "_aborted",
-        "_closing",
         "_end",
         "_endpoint",
         "_farewell",
@@ -59,7 +58,6 @@ class TrioWebSocketTransport:
         self._aborted = False
         self._scope: trio.CancelScope | None = None
         self._handshake: trio.CancelScope | None = None
-        self._closing = False
         self._farewell = False
         self._end: LinkEnd | None = None
 
@@ -104,8 +102,8 @@ class TrioWebSocketTransport:
     async def _shake_hands(self, code: int, reason: str, scope: trio.CancelScope) -> None:
         websocket = self._websocket
         assert websocket is not None
-        first, self._closing = not self._closing, True
-        self._read_ahead.make_room()
+        first = not self._read_ahead.closing
+        self._read_ahead.close()
         if not first or self._read_ahead.ended or self._guard.torn or websocket.closed is not None:
             await self._wait_gone()
             return
@@ -188,7 +186,7 @@ class TrioWebSocketTransport:
                 read_ahead.append(message)
                 if self._guard.paused or read_ahead.full:
                     read_ahead.deliver()
-                while read_ahead.full and not self._closing:
+                while read_ahead.full and not read_ahead.closing:
                     await read_ahead.room()
         except trio_websocket.ConnectionClosed as error:
             self._end = self._end or self._ending(error)

@@ -51,7 +51,6 @@ class WebSocketsTransport:
 
     __slots__ = (
         "_aborted",
-        "_closing",
         "_end",
         "_endpoint",
         "_fragments",
@@ -87,7 +86,6 @@ class WebSocketsTransport:
         self._turn: trio.lowlevel.ParkingLot | None = None  # made by the first writer that has to wait
         self._torn = False  # a write was not finished, and whatever followed it would be garbage to the peer
         self._lost = ""
-        self._closing = False
         self._aborted = False
         self._end: LinkEnd | None = None
         self._gone: trio.Event | None = None  # made by the first that waits for it
@@ -121,8 +119,8 @@ class WebSocketsTransport:
                 await self._wait_gone()
 
     async def _shake_hands(self, code: int, reason: str) -> None:
-        first, self._closing = not self._closing, True
-        self._read_ahead.make_room()
+        first = not self._read_ahead.closing
+        self._read_ahead.close()
         if first and not self._torn and self._protocol.state is State.OPEN:
             self._end = self._end or LinkEnd(code, reason, "closed by this side")
             if not await self._write([], farewell=(code, _cut(reason))):
@@ -276,7 +274,7 @@ class WebSocketsTransport:
                 await self._flush()
             if protocol.state is not State.OPEN and self._has_ended():
                 return
-            while read_ahead.full and not self._closing:
+            while read_ahead.full and not read_ahead.closing:
                 await read_ahead.room()
             data: bytes | bytearray = b""
             try:
@@ -297,7 +295,7 @@ class WebSocketsTransport:
     async def _parse(self) -> None:
         # What is left is kept where a failed write, which cancels the wait for room, does not lose it.
         while self._unparsed:
-            while self._read_ahead.full and not self._closing:
+            while self._read_ahead.full and not self._read_ahead.closing:
                 await self._read_ahead.room()
             step, self._unparsed = self._unparsed[:_PARSE_SIZE], self._unparsed[_PARSE_SIZE:]
             self._protocol.receive_data(bytes(step))
@@ -317,7 +315,7 @@ class WebSocketsTransport:
             sent = protocol.close_sent
             self._end = self._end or LinkEnd(sent.code, self._endpoint.redact(sent.reason))
         elif protocol.state is not State.CLOSED:
-            return self._end is not None and not self._closing  # we have refused a message
+            return self._end is not None and not self._read_ahead.closing  # we have refused a message
         return True
 
     def _take(self, events: Sequence[object]) -> None:
@@ -347,8 +345,7 @@ class WebSocketsTransport:
             if len(message) > largest:
                 self._refuse(1009, self._too_big)
                 break
-            if not (self._closing and read_ahead.full):  # nobody is left to read what comes after our close frame
-                read_ahead.append(message)
+            read_ahead.append(message)
         read_ahead.deliver()
 
     @property
