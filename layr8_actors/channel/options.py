@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from typing import Any, Literal
 
 from ..errors import InvalidOption, LocalProtocolError
@@ -125,7 +125,7 @@ class ChannelOptions:
         if not (callable(self.api_key) or (isinstance(self.api_key, Secret) and self.api_key.reveal().strip())):
             shown = "" if isinstance(self.api_key, Secret) else self.api_key
             raise InvalidOption("api_key", shown, "a non-empty str, or an async function that returns one")
-        object.__setattr__(self, "ws_url", normalize_url(self.ws_url))
+        object.__setattr__(self, "ws_url", normalize_url(_take_url(self)))
         if not isinstance(self.agent_did, str) or (self.agent_did and not _DID.fullmatch(self.agent_did)):
             raise InvalidOption("agent_did", self.agent_did, "a DID such as 'did:web:...', or '' for an ephemeral one")
         if not isinstance(self.callbacks, Callbacks):
@@ -201,12 +201,19 @@ class ChannelOptions:
         )
 
 
+def _take_url(options: ChannelOptions) -> str:
+    # As given it may carry a key in its query, and a traceback with locals would show that in the repr of the options.
+    url = options.ws_url
+    object.__setattr__(options, "ws_url", "")
+    return url
+
+
 def _reveal(key: str | Secret) -> str:
     return key.reveal() if isinstance(key, Secret) else key
 
 
 def checked_protocols(protocols: object) -> tuple[str, ...]:
-    """Return ``protocols`` without repetitions, in order.
+    """Return ``protocols`` without repetitions, in order; a set in the order of its text, which is the same each run.
 
     Args:
         protocols: URIs, or ``"*"``.
@@ -220,4 +227,4 @@ def checked_protocols(protocols: object) -> tuple[str, ...]:
     names = list(protocols)
     if not names or not all(isinstance(name, str) and _URI.fullmatch(name) for name in names):
         raise InvalidOption("protocols", protocols, allowed)
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(sorted(names) if isinstance(protocols, Set) else names))

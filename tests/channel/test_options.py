@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from layr8_actors.channel import Callbacks, ChannelOptions
+from layr8_actors.channel.options import checked_protocols
 from layr8_actors.errors import InvalidOption
 from layr8_actors.otp import Backoff
 
@@ -73,6 +74,12 @@ def test_a_callback_that_cannot_be_called_is_refused_by_name() -> None:
 def test_http_urls_are_turned_into_ws_urls() -> None:
     assert options(ws_url="https://node.test/s").ws_url == "wss://node.test/s"
     assert options(ws_url="http://node.test/s").ws_url == "ws://node.test/s"
+
+
+def test_protocols_keep_their_order_without_doubles_and_a_set_has_the_same_order_each_run() -> None:
+    assert checked_protocols(["b", "a", "*", "a"]) == ("b", "a", "*")
+    names = [f"https://didcomm.org/p{number}/1.0" for number in range(20)]
+    assert checked_protocols(frozenset(names)) == tuple(sorted(names))
 
 
 def test_the_key_is_in_no_repr_and_no_field_that_prints() -> None:
