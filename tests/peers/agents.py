@@ -39,6 +39,10 @@ def of(events: list[Event], *kinds: type) -> list[Any]:
     return [event for event in events if isinstance(event, kinds)]
 
 
+def has_seen_joins(node: CloudNode, count: int) -> bool:
+    return len(node.frames(event="phx_join")) >= count
+
+
 async def settle() -> None:
     """Let everything happen that happens without time going by."""
     await trio.testing.wait_all_tasks_blocked(0.001)

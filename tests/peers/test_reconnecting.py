@@ -16,7 +16,7 @@ from layr8_actors import Callbacks, Channel, ConnectFailed, JoinRejected, LinkSt
 from layr8_actors.channel.events import AttemptFailed, GaveUp, TopicJoined
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode
-from tests.peers.agents import ALICE, EXACT, PROTOCOLS, Calls, of, options, plaintext, settle, tasks
+from tests.peers.agents import ALICE, EXACT, PROTOCOLS, Calls, has_seen_joins, of, options, plaintext, settle, tasks
 
 # --- 4: the topic ends, the socket lives ------------------------------------------------------------------------------
 
@@ -60,10 +60,6 @@ async def test_peer_bug_04_a_socket_that_drops_after_its_topic_ended_is_no_secon
 
 
 # --- 6, 7: one owner of reconnection ----------------------------------------------------------------------------------
-
-
-def has_seen_joins(node: CloudNode, count: int) -> bool:
-    return len(node.frames(event="phx_join")) >= count
 
 
 async def test_peer_bug_06_a_socket_that_dies_while_a_rejoin_is_awaited_does_not_multiply_the_dials(
