@@ -244,9 +244,12 @@ class Connection(Actor):
                         entry.done.set()
         except TransportClosed as error:
             link.broken = True
-            # The reader ends the link: it still has to take what had arrived, and it learns the real close code.
-            if record.backlog.paused:
-                self._finish(link, error)
+            # The reader ends the link: it still has to take what had arrived, and it learns the real close code. But a
+            # reader that is paused learns nothing, and one whose socket broke for writing alone would wait for ever.
+            if not record.backlog.paused:
+                with trio.move_on_after(record.options.close_timeout):
+                    await link.ended.wait()
+            self._finish(link, error)
         except trio.ClosedResourceError:
             return  # the link has ended and closed its outbox
 
