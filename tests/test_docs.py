@@ -42,6 +42,7 @@ from layr8_actors.otp import Supervisor, events as otp_events, format_tree
 from layr8_actors.telemetry import Event, log_event
 from layr8_actors.testing import CloudNode
 from layr8_actors.testing.node_behaviours import NodeBehaviours
+from tests.peers.scenario_names import NAMES as SCENARIOS
 
 ROOT = Path(__file__).parent.parent
 PATHS = [ROOT / "README.md", ROOT / "supervisor.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -117,6 +118,14 @@ def test_every_row_of_the_failure_table_names_its_proof() -> None:
     assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
     proofs = re.findall(r"^- \*\*(\d+)\*\* (.*?)(?=^- |^$)", TEXTS["supervisor.md"], re.DOTALL | re.MULTILINE)
     assert [number for number, proof in proofs if TEST_NAME.search(proof)] == numbers
+
+
+@pytest.mark.parametrize("heading", SCENARIOS)
+def test_every_scenario_of_the_peers_has_its_row_and_every_row_a_proof_or_what_it_waits_for(heading: str) -> None:
+    table = rows("docs/scenarios.md", heading)
+    assert [row[0] for row in table] == list(SCENARIOS[heading])
+    assert [row[0] for row in table if not TEST_NAME.search(row[2]) and not row[2].startswith("client: ")] == []
+    assert [row[0] for row in table if (row[1] == "-") != (not TEST_NAME.search(row[2]))] == []
 
 
 PUBLIC = (

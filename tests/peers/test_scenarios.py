@@ -171,6 +171,21 @@ async def test_a_borrowed_did_keeps_the_name_it_was_given_and_asks_for_refreshes
             assert [frame.payload["did_spec"]["storage"] for frame in frames] == ["ephemeral"] * 3
 
 
+async def test_the_name_that_a_caller_gave_a_borrowed_did_goes_through_with_its_source() -> None:
+    child = f"{ALICE}:kid"
+    spec = {"parentDid": ALICE, "childNameSource": "client", "label": "", "controller": ""}
+    async with (
+        CloudNode(memory=True) as node,
+        open_channel(options(node, agent_did=child, did_spec=spec)) as channel,
+    ):
+        await channel.connect(PROTOCOLS)
+        (join,) = node.frames(child, event="phx_join")
+        sent = {key: join.payload["did_spec"].get(key) for key in ("parentDid", "childNameSource", "storage", "label")}
+        # What is empty is left out, because a node reads "" as a value.
+        assert sent == {"parentDid": ALICE, "childNameSource": "client", "storage": "ephemeral", "label": None}
+        assert "controller" not in join.payload["did_spec"]
+
+
 @pytest.mark.parametrize("auth", ["query", "header"])
 async def test_the_error_of_a_refused_upgrade_does_not_carry_the_key(auth: str) -> None:
     async with CloudNode(memory=True) as node, open_channel(options(node, auth=auth)) as channel:
