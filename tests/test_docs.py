@@ -128,6 +128,20 @@ def test_every_scenario_of_the_peers_has_its_row_and_every_row_a_proof_or_what_i
     assert [row[0] for row in table if (row[1] == "-") != (not TEST_NAME.search(row[2]))] == []
 
 
+def test_every_guarantee_is_one_sentence_with_a_proof() -> None:
+    """Below its introduction the page is tables alone, so that no promise can stand beside them unproved."""
+    introduction, *sections = re.split(r"^## ", TEXTS["docs/guarantees.md"], flags=re.MULTILINE)
+    assert "::" not in introduction
+    assert len(sections) > 5
+    for section in sections:
+        heading, *lines = [line for line in section.splitlines() if line]
+        assert [line for line in lines if not line.startswith("|")] == [], heading
+        for sentence, proof in rows("docs/guarantees.md", heading):
+            assert re.fullmatch(r"[^.]+(?:\.\w+[^.]*)*\.", sentence), sentence
+            assert TEST_NAME.search(proof), sentence
+            assert re.sub(r"`[\w/]+\.py::\w+`(?:, )?", "", proof) == "", proof
+
+
 PUBLIC = (
     *(f"layr8_actors{name}" for name in ("", ".errors", ".telemetry", ".phoenix", ".otp", ".otp.events")),
     *(f"layr8_actors.{name}" for name in ("transport", "channel", "channel.events", "testing")),
