@@ -17,6 +17,7 @@ from ..errors import (
 )
 from ..otp import ChildSpec, ChildType, Restart, Supervisor
 from ..phoenix import TopicStatus
+from .heartbeat import held_up
 from .link import Link, Outgoing, Waiter
 from .message_stream import MessageStream
 from .messages import TopicEnded
@@ -159,7 +160,7 @@ class Channel:
         """
         record = self._record
         waiter = Waiter()
-        with trio.move_on_after(record.options.reply_timeout):
+        with trio.move_on_after(record.options.reply_timeout) as scope:
             try:
                 await self._push(event, payload, waiter)
                 return await waiter.wait()
@@ -167,7 +168,7 @@ class Channel:
                 waiter.gone = True
                 record.waiting.pop(waiter.ref, None)
         record.counters.reply_timeouts += 1
-        if waiter.written and not record.backlog.paused:
+        if waiter.written and not record.backlog.paused and not held_up(scope.deadline, trio.current_time()):
             self._note_timeout(waiter)
         raise ReplyTimeout(record.options.reply_timeout, written=waiter.written)
 

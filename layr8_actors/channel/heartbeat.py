@@ -18,7 +18,20 @@ from .messages import WatchLink
 if TYPE_CHECKING:
     from .record import Record
 
-__all__ = ("Heartbeat",)
+__all__ = ("Heartbeat", "held_up")
+
+HELD_UP = 1.0
+"""Seconds behind a deadline from which on it is our own loop that was late. Ours: no healthy loop is a second late."""
+
+
+def held_up(deadline: float, now: float) -> bool:
+    """Tell whether the loop came so late to a deadline that what was to come by then may lie unread.
+
+    Args:
+        deadline: that has passed, in seconds of ``trio.current_time()``.
+        now: likewise.
+    """
+    return now - deadline >= HELD_UP
 
 
 class Heartbeat(Actor):
@@ -57,7 +70,7 @@ class Heartbeat(Actor):
         if link is None:
             return math.inf
         state = link.heartbeat
-        if state.expired(now):
+        if state.expired(now) and not (held_up(state.next_deadline, now) and state.excuse(now)):
             detail = f"no reply to a heartbeat within {record.options.heartbeat_timeout_s:g} s"
             self._connection.cast_nowait(DropLink(link.number, TransportClosed(1006, detail=detail)))
             return math.inf

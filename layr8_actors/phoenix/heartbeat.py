@@ -39,7 +39,7 @@ class Heartbeat:
     The owner sleeps until :attr:`next_deadline`, then asks :meth:`due` and :meth:`expired`. Nothing here checkpoints.
     """
 
-    __slots__ = ("_deadline", "_interval", "_next_beat", "_paused_at", "_pending", "_sent_at", "_timeout")
+    __slots__ = ("_deadline", "_excused", "_interval", "_next_beat", "_paused_at", "_pending", "_sent_at", "_timeout")
 
     def __init__(self, interval: float, timeout: float, now: float) -> None:
         self._interval = _positive("heartbeat interval", interval)
@@ -49,6 +49,7 @@ class Heartbeat:
         self._sent_at = now
         self._deadline = math.inf
         self._paused_at: float | None = None
+        self._excused = False
 
     @property
     def pending(self) -> str | None:
@@ -88,6 +89,7 @@ class Heartbeat:
         self._sent_at = now
         self._next_beat = now + self._interval
         self._deadline = now + self._timeout
+        self._excused = False
 
     def replied(self, ref: Ref, now: float) -> float | None:
         """Note a reply on topic ``phoenix`` and set the next beat an interval from now, if it answers the pending one.
@@ -105,6 +107,17 @@ class Heartbeat:
     def expired(self, now: float) -> bool:
         """Return whether the pending beat has stayed unanswered for the whole timeout, not counting time paused."""
         return self._pending is not None and self._paused_at is None and now >= self._deadline
+
+    def excuse(self, now: float) -> bool:
+        """Give the pending beat its whole timeout again, because the owner itself was held up until now.
+
+        Returns True if it did: once for each beat, so that an owner who is always late still finds a dead peer.
+        """
+        if self._pending is None or self._excused:
+            return False
+        self._excused = True
+        self._deadline = now + self._timeout
+        return True
 
     def pause(self, now: float) -> None:
         """Stop the clock of the reply, because the owner itself does not read for a while; beats stay due as ever.

@@ -74,6 +74,19 @@ def test_an_unanswered_beat_expires_after_the_timeout_and_not_before() -> None:
     assert heartbeat.expired(150.0)
 
 
+def test_an_owner_that_was_held_up_gives_a_beat_its_timeout_again_but_only_once() -> None:
+    heartbeat = Heartbeat(30.0, 30.0, 0.0)
+    assert not heartbeat.excuse(10.0)  # nothing is pending
+    heartbeat.sent("1", 30.0)
+    assert heartbeat.excuse(1000.0)
+    assert (heartbeat.expired(1029.9), heartbeat.expired(1030.0), heartbeat.next_deadline) == (False, True, 1030.0)
+    assert not heartbeat.excuse(2000.0)
+    assert heartbeat.expired(2000.0)
+    assert heartbeat.replied("1", 2000.0) == 1970.0
+    heartbeat.sent("2", 2030.0)
+    assert heartbeat.excuse(3000.0)
+
+
 def test_while_paused_the_reply_deadline_stands_still() -> None:
     heartbeat = beating()
     heartbeat.pause(140.0)
