@@ -10,12 +10,15 @@ import trio
 
 from layr8_actors import Callbacks, ReplyTimeout, open_channel
 from layr8_actors.errors import TopicDown, TransportClosed
+from layr8_actors.phoenix import Frame
 from layr8_actors.testing import CloudNode
 from tests.peers.agents import ALICE, PROTOCOLS, Calls, options, plaintext, settle
 
+OK = {"status": "ok", "response": {}}
+
 
 async def test_peer_bug_16_garbage_in_place_of_heartbeat_replies_is_noticed_after_60_s(calls: Calls) -> None:
-    """Frames keep coming, and no heartbeat is answered: only a beat's own reply counts as life."""
+    """Frames keep coming, answers to other heartbeats among them: only a beat's own reply counts as life."""
     callbacks = Callbacks(None, calls.on_disconnect, calls.on_reconnect)
     async with CloudNode(memory=True) as node, open_channel(options(node, callbacks=callbacks)) as channel:
         await channel.connect(PROTOCOLS)
@@ -27,7 +30,9 @@ async def test_peer_bug_16_garbage_in_place_of_heartbeat_replies_is_noticed_afte
                 while True:
                     node.send_raw("garbage")
                     node.deliver(ALICE, plaintext())
-                    node.send_reply(ALICE, "9999", {"status": "ok", "response": {}})
+                    for ref in ("9999", "1", None):
+                        node.send_reply(ALICE, ref, OK)
+                        node.send_frame(Frame(None, ref, "phoenix", "phx_reply", OK))
                     await trio.sleep(1.5)
 
             nursery.start_soon(talk)

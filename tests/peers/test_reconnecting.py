@@ -102,6 +102,11 @@ async def test_peer_bug_07_one_lost_rejoin_ends_in_one_socket_one_reconnect_and_
             node.ignore_joins(count=1)
             node.drop()
             await settle()
+            await node.wait_joined(ALICE, 2)  # the join whose answer is lost
+            await trio.sleep(9.9)
+            assert node.dids == (ALICE,)
+            await trio.sleep(0.2)
+            assert node.dids == ()  # it was left, so that nothing is delivered to a join that nobody knows of
             await channel.connect(PROTOCOLS)
             await trio.sleep(60)
             assert (len(node.connections), node.statistics().topics) == (1, 1)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 
 from layr8_actors import Callbacks, NotConnected, open_channel
-from layr8_actors.channel.events import LinkLost
+from layr8_actors.channel.events import LinkLost, SendsDiscarded
 from layr8_actors.channel.messages import FramesArrived
 from layr8_actors.phoenix import Frame
 from layr8_actors.telemetry import Event
@@ -22,10 +23,11 @@ def dispatch_reply(message_id: str) -> dict[str, Any]:
     return {"message_id": message_id, "status": "handled"}
 
 
-async def test_peer_bug_22_a_dispatch_reply_queued_on_the_old_link_is_counted_and_never_written_on_the_new_one() -> (
-    None
-):
-    """It waits behind a peer that does not read, the link is lost, and the next join sees nothing of it."""
+@pytest.mark.parametrize("end", ["socket", "topic"])
+async def test_peer_bug_22_a_dispatch_reply_queued_on_the_old_link_is_counted_and_never_written_on_the_new_one(
+    end: str,
+) -> None:
+    """It waits behind a peer that does not read, link or topic is lost, and the next join sees nothing of it."""
     events: list[Event] = []
     async with (
         CloudNode(memory=True, capacity=1024) as node,
@@ -36,11 +38,18 @@ async def test_peer_bug_22_a_dispatch_reply_queued_on_the_old_link_is_counted_an
         await channel.send_fire_and_forget("message", plaintext(padding="x" * 4096))
         await settle()
         await channel.send_fire_and_forget("dispatch_reply", dispatch_reply("of the old link"))
-        node.drop(reset=True)
+        if end == "socket":
+            node.drop(reset=True)
+        else:
+            node.crash_topic()
+            await settle()
+            node.resume()
         await node.wait_joined(ALICE, 2)
         await trio.sleep(60)
         assert node.frames(ALICE, event="dispatch_reply") == []
-        assert [event.discarded for event in of(events, LinkLost)] == [1]
+        assert [event.discarded for event in of(events, LinkLost)] == ([1] if end == "socket" else [])
+        assert [event.count for event in of(events, SendsDiscarded)] == ([1] if end == "topic" else [])
+        assert node.statistics().upgrades == (2 if end == "socket" else 1)
         assert channel.statistics().sends_discarded == 1
 
 
