@@ -18,6 +18,7 @@ import ast
 import contextlib
 import dataclasses
 import enum
+import functools
 import importlib
 import inspect
 import io
@@ -105,6 +106,7 @@ def test_every_test_that_a_document_names_exists() -> None:
     assert missing == []
 
 
+@functools.cache
 def functions_in(file: str) -> set[str]:
     path = ROOT / "tests" / file
     if not path.exists():
