@@ -81,6 +81,7 @@ class Record:
         "timeouts_in_a_row",
         "topic",
         "topic_link",
+        "tree_stopping",
         "unrouted",
         "waiting",
     )
@@ -124,6 +125,7 @@ class Record:
         self.failure: Layr8Error | None = None
         self.closing = False
         self.budget_spent: Callable[[], bool] = bool  # until the tree says how to tell
+        self.tree_stopping: Callable[[], bool] = bool  # likewise
         self.over = trio.Event()
 
         # Inbound frames read and not handled yet, wherever they are: Connection adds, Router and Inbox take off.
@@ -193,9 +195,11 @@ class Record:
         """Called by an actor that ends: if the channel ends with it, whoever waits is told so, and not of a lost link.
 
         Args:
-            reason: how the actor ends. Asked to stop, the tree is coming down; crashed beyond the budget, it will.
+            reason: how the actor ends. Asked to stop by a tree that comes down, it is over; crashed beyond the budget,
+                it will be. An actor may be asked to stop alone: by hand, or because its start took too long.
         """
-        if reason.kind is ExitKind.SHUTDOWN or (not reason.clean and self.budget_spent()):
+        asked = reason.kind is ExitKind.SHUTDOWN and self.tree_stopping()
+        if asked or (not reason.clean and self.budget_spent()):
             self.closing = True
 
     def end(self) -> None:
