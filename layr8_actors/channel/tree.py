@@ -18,7 +18,6 @@ from ..errors import MailboxFull, RestartLimitExceeded
 from ..otp import ActorRef, ChildSpec, Strategy, Supervisor
 from ..otp.events import LimitReached
 from ..otp.incarnation import incarnation_of
-from ..otp.supervisor_run import SupervisorRun
 from ..telemetry import Event
 from ..transport import Connector, TrioWebSocketConnector
 from .connection import Connection
@@ -68,7 +67,7 @@ class Tree:
             Reconnector.child_spec(reconnector, record, connection, router, inbox, self.request_stop),
         ]
         self.router = router
-        self.supervisor = supervisor = _ChannelSupervisor(
+        self.supervisor = Supervisor(
             specs,
             strategy=Strategy.ONE_FOR_ONE,
             max_restarts=options.max_restarts,
@@ -78,7 +77,7 @@ class Tree:
             on_event=self._on_event,
         )
         record.budget_spent = self._budget_spent
-        record.tree_stopping = supervisor.stopping
+        record.tree_stopping = self._stopping
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, LimitReached):
@@ -87,6 +86,9 @@ class Tree:
 
     def _budget_spent(self) -> bool:
         return self.supervisor.running and self.supervisor.restarts_used() >= self.supervisor.max_restarts
+
+    def _stopping(self) -> bool:
+        return not self.supervisor.running or self.supervisor.stopping
 
     def run(
         self, handle: Channel, protocols: tuple[str, ...] | None, task_status: trio.TaskStatus[Channel]
@@ -140,21 +142,6 @@ class Tree:
         # Requests are in the record, and Reconnector looks at them after each message: a full mailbox is nudge enough.
         with contextlib.suppress(MailboxFull):
             self._reconnector.cast_nowait(ServeRequests())
-
-
-class _ChannelSupervisor(Supervisor):
-    """A supervisor that tells its channel whether it is coming down."""
-
-    __slots__ = ("_current",)
-
-    def bind(self, run: SupervisorRun | None) -> None:
-        """See :meth:`Supervisor.bind`."""
-        super().bind(run)
-        self._current = run
-
-    def stopping(self) -> bool:
-        """Whether the tree comes down, rather than one of its children."""
-        return self._current is None or self._current.stopping
 
 
 class _Started:

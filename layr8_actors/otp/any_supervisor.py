@@ -342,6 +342,11 @@ class AnySupervisor:
         """True from the first child's start until the last one's end."""
         return self._run is not None
 
+    @property
+    def stopping(self) -> bool:
+        """True from the first step of the end on: nothing is started any more, and all children are asked to end."""
+        return self._run is not None and self._run.stopping
+
     def restarts_used(self) -> int:
         """Return how many restarts the window holds now; no checkpoint.
 

@@ -114,8 +114,8 @@ async def test_peer_bug_26_a_reply_on_an_abandoned_socket_resolves_no_send_of_th
                 for ref in (old.pushes[0].ref, request.ref)
             ]
             old.say(*late)
-            channel._record.unhandled += len(late)
-            channel._tree.router.cast_nowait(FramesArrived(1, late))
+            channel._record.backlog.add(len(late), len(late))
+            channel._tree.router.cast_nowait(FramesArrived(1, late, [1] * len(late)))
             await settle()
             assert sender.at is None
             assert channel.statistics().frames_ignored == len(late)
