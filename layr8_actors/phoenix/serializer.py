@@ -290,12 +290,27 @@ def _read(data: bytes, names: tuple[str, ...]) -> tuple[list[str], bytes]:
         end = position + data[index]
         if end > len(data):
             raise MalformedFrame(f"a binary message cut short: {name} ends at byte {end}, the message at {len(data)}")
-        try:
-            fields.append(data[position:end].decode())
-        except UnicodeDecodeError:
-            raise MalformedFrame(f"a binary message whose {name} is not UTF-8") from None
+        field = _decoded(data[position:end])
+        if field is None:
+            raise MalformedFrame(f"a binary message whose {name} is not UTF-8")
+        fields.append(field)
         position = end
     return fields, data[position:]
+
+
+def _decoded(field: bytes) -> str | None:
+    # In a frame of its own: `from None` hides an exception's context, but keeps it, and with it what the peer sent.
+    try:
+        return field.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _encoded(field: str) -> bytes | None:
+    try:
+        return field.encode()
+    except UnicodeEncodeError:
+        return None
 
 
 def _write(kind: int, names: tuple[str, ...], values: tuple[str | int | None, ...], payload: Any) -> bytes:
@@ -304,10 +319,9 @@ def _write(kind: int, names: tuple[str, ...], values: tuple[str | int | None, ..
     fields: list[bytes] = []
     for name, value in zip(names, values, strict=True):
         # Phoenix writes a null ref as the empty string and an integer as its digits.
-        try:
-            field = b"" if value is None else str(value).encode()
-        except UnicodeEncodeError:
-            raise LocalProtocolError(f"{name} has a lone surrogate, which UTF-8 cannot carry") from None
+        field = b"" if value is None else _encoded(str(value))
+        if field is None:
+            raise LocalProtocolError(f"{name} has a lone surrogate, which UTF-8 cannot carry")
         if len(field) > _MAX_FIELD:
             raise LocalProtocolError(
                 f"{name} has {len(field)} bytes of UTF-8; a binary message has room for {_MAX_FIELD}"

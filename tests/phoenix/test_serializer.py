@@ -393,8 +393,9 @@ def test_a_binary_reply_needs_a_status_and_a_response(payload: Any) -> None:
     ],
 )
 def test_a_binary_message_that_is_no_frame_is_refused(data: bytes, says: str) -> None:
-    with pytest.raises(MalformedFrame, match=says):
+    with pytest.raises(MalformedFrame, match=says) as caught:
         SERIALIZER.decode(data)
+    assert caught.value.__context__ is None  # a UnicodeDecodeError holds the message
 
 
 @pytest.mark.parametrize(
