@@ -26,7 +26,7 @@ PYRIGHT = env PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BI
 
 ARGS ?=
 
-.PHONY: help demo test check lint format-check types mypy pyright imports format coverage bench clean
+.PHONY: help demo test check lint format-check types mypy pyright imports format coverage bench fuzz interop clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -92,7 +92,26 @@ bench: $(VENV)/.development ## run every bench/*.py
 		echo "== $$file"; $(call within,600) $(BIN)/python "$$file" || exit 1; done; \
 	[ -n "$$found" ] || echo "bench/ holds no program yet"
 
+# atheris has wheels for Linux and CPython 3.11 to 3.13 only, so nothing but this target installs it.
+$(VENV)/.fuzzing: $(VENV)/.development requirements/fuzz.txt
+	$(INSTALL) -r requirements/fuzz.txt
+	@touch $@
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(VENV)/.fuzzing ## fuzz what reads a peer's bytes (FUZZ_SECONDS=60 for each target; ARGS="router" chooses)
+	@for target in $(or $(ARGS),decode topic router upgrade); do echo "== $$target"; \
+		$(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -timeout=20 -verbosity=0 \
+			-print_final_stats=1 || exit 1; done
+
+tests/interop/node_modules: tests/interop/package.json tests/interop/package-lock.json
+	cd tests/interop && $(call within,300) npm ci --ignore-scripts --no-audit --no-fund --omit=optional
+	@touch $@
+
+interop: $(VENV)/.development tests/interop/node_modules ## phoenix.js against CloudNode (needs Node.js 20+ and npm)
+	$(call within,300) $(BIN)/python -m pytest tests/interop
+
 clean: ## remove .venv and everything generated
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .fuzz tests/interop/node_modules
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find layr8_actors tests bench examples -type d -name __pycache__ -prune -exec rm -rf {} +
+	find layr8_actors tests bench examples fuzz -type d -name __pycache__ -prune -exec rm -rf {} +

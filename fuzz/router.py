@@ -1,9 +1,9 @@
 """Raw messages from the socket to their effects: decoded, matched to the topic, routed, answered, counted.
 
-The input is lines. The first byte says what a line is: ``t`` a text message, ``b`` a binary one, and what we do between
-them: ``j`` join, ``p`` push and wait, ``f`` push and do not, ``h`` heartbeat, ``l`` give the topic up, ``a`` abandon the
-join, ``e`` lose the link. In a message ``$J``, ``$R``, ``$H`` and ``$T`` stand for the join_ref in force, the last ref, the
-heartbeat awaited and the topic, so that a reply can hit.
+The input is lines. The first byte says what a line is: ``t`` a text message, ``b`` a binary one, and what we do
+between them: ``j`` join, ``p`` push and wait, ``f`` push and do not, ``h`` heartbeat, ``l`` give the topic up, ``a``
+abandon the join, ``e`` lose the link. In a message ``$J``, ``$R``, ``$H`` and ``$T`` stand for the join_ref in force,
+the last ref, the heartbeat awaited and the topic, so that a reply can hit.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import inspect
 import pathlib
 import sys
 
-import atheris
+import atheris  # type: ignore[import-untyped]
 import trio
 from trio.testing import MockClock
 

@@ -79,7 +79,16 @@ def _next(refs: list[int]) -> str:
 
 def _ref(byte: int, refs: list[int], topic: Topic) -> Ref:
     """A ref that may hit: the join in force, a recent one, one of the future, or none at all."""
-    choices: tuple[Ref, ...] = (topic.join_ref, str(refs[0]), str(refs[0] - 1), None, "", str(refs[0] + 5), refs[0], "x")
+    choices: tuple[Ref, ...] = (
+        topic.join_ref,
+        str(refs[0]),
+        str(refs[0] - 1),
+        None,
+        "",
+        str(refs[0] + 5),
+        refs[0],
+        "x",
+    )
     return choices[byte % len(choices)]
 
 
@@ -98,9 +107,7 @@ def _act(topic: Topic, step: int, refs: list[int], before: tuple[TopicStatus, st
         assert (topic.status, topic.join_ref) == before, "a refused act changed the state"
 
 
-def _assert_truthful(
-    event: TopicEvent, frame: Frame, before: tuple[TopicStatus, str | None], topic: Topic
-) -> None:
+def _assert_truthful(event: TopicEvent, frame: Frame, before: tuple[TopicStatus, str | None], topic: Topic) -> None:
     status, join_ref = before
     now = (topic.status, topic.join_ref)
     if isinstance(event, FrameIgnored):

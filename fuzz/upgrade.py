@@ -19,7 +19,9 @@ __all__ = ("check",)
 
 _KEY = "needle-4711"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
-_GOOD = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: $A\r\n\r\n"
+_GOOD = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: $A\r\n\r\n"
+)
 _LIMIT = 1024
 _CUTS = (65536, 1, 2, 7, 100)
 
@@ -79,9 +81,7 @@ async def check(data: bytes) -> None:
             try:
                 transport = await TrioWebSocketConnector(open_stream).open(nursery, endpoint)
             except ConnectFailed as error:
-                assert _KEY not in f"{error!r}{error}{error.detail}"
-                assert error.__cause__ is None
-                assert error.__context__ is None
+                _assert_silent(error, error.detail)
             if transport is not None:
                 await _read_to_the_end(transport)
                 await transport.close(timeout=5)
@@ -94,9 +94,15 @@ async def _read_to_the_end(transport: Transport) -> None:
         try:
             batch = await transport.receive()
         except TransportClosed as error:
-            assert _KEY not in f"{error!r}{error}{error.reason}{error.detail}"
+            _assert_silent(error, error.reason + error.detail)
             return
         assert batch
         for message in batch:
             assert isinstance(message, str | bytes)
             assert len(message) <= _LIMIT
+
+
+def _assert_silent(error: Exception, *texts: str) -> None:
+    assert _KEY not in f"{error!r}{error}{texts}"
+    assert error.__cause__ is None
+    assert error.__context__ is None

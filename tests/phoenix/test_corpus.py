@@ -1,4 +1,4 @@
-"""What the fuzzers of ``fuzz/`` have found, and the seeds they began with: every file is replayed against its target."""
+"""What the fuzzers of ``fuzz/`` have found, and the seeds they began with; every file is replayed."""
 
 from __future__ import annotations
 
