@@ -57,7 +57,7 @@ class Connection(Actor):
         match message:
             case OpenLink(link=number):
                 if self._busy:
-                    error = ConnectFailed(self._record.options.ws_url, "the last socket is still being closed")
+                    error = ConnectFailed(self._record.options.public_url, "the last socket is still being closed")
                     self._reconnector.cast_nowait(LinkFailed(number, error))
                 else:
                     self._busy = True
@@ -126,22 +126,23 @@ class Connection(Actor):
                 with trio.fail_at(deadline):
                     endpoint = await options.endpoint()
             except trio.TooSlowError:
-                return ConnectFailed(options.ws_url, f"no API key within {options.connect_timeout:g} s")
+                return ConnectFailed(options.public_url, f"no API key within {options.connect_timeout:g} s")
             except InvalidOption as error:
                 return error
             except Exception as error:
                 # The class alone: the provider is the user's code, and its text might hold a key.
-                return ConnectFailed(options.ws_url, f"asking for the API key raised {type(error).__name__}")
+                return ConnectFailed(options.public_url, f"asking for the API key raised {type(error).__name__}")
             left = max(deadline - trio.current_time(), 0.001)
+            self._record.endpoint = endpoint = dataclasses.replace(endpoint, open_timeout=left)
             try:
-                transport = await self._connector.open(self.nursery, dataclasses.replace(endpoint, open_timeout=left))
+                transport = await self._connector.open(self.nursery, endpoint)
             except ConnectFailed as error:
                 return error
         if transport is not None and not self._dialling.cancel_called:
             return transport
         if transport is not None:
             transport.abort()  # it opened in the very moment in which it was called off
-        return ConnectFailed(options.ws_url, "the dial was called off")
+        return ConnectFailed(options.public_url, "the dial was called off")
 
     def _watch_link(self) -> None:
         # While Heartbeat waits for its restart these gather, and one of them is as good as a thousand.

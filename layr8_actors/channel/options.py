@@ -13,7 +13,9 @@ from ..otp import Backoff, Supervisor
 from ..otp.validation import checked_count, checked_seconds
 from ..phoenix import Frame, Serializer
 from ..telemetry import Hook, log_event
-from ..transport import Connector, Endpoint, Secret, normalize_url
+from ..transport import Connector, Endpoint, Secret
+from ..transport.endpoint import checked_url
+from ..transport.hidden_arguments import hide_arguments
 from .did_spec import build_did_spec, derive_child_did
 
 __all__ = ("ApiKeyProvider", "Callbacks", "ChannelOptions", "checked_protocols")
@@ -57,6 +59,7 @@ class Callbacks:
                 raise InvalidOption(f"callbacks.{field.name}", value, "a function, an async function, or None")
 
 
+@hide_arguments
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ChannelOptions:
     """Everything a channel is made from; immutable, and safe to print.
@@ -119,13 +122,14 @@ class ChannelOptions:
     on_event: Hook = dataclasses.field(default=log_event, repr=False)
 
     def __post_init__(self) -> None:
-        # A frozen dataclass is completed through object.__setattr__; the key is wrapped before anything can raise.
-        if isinstance(self.api_key, str):
-            object.__setattr__(self, "api_key", Secret(self.api_key))
-        if not (callable(self.api_key) or (isinstance(self.api_key, Secret) and self.api_key.reveal().strip())):
-            shown = "" if isinstance(self.api_key, Secret) else self.api_key
-            raise InvalidOption("api_key", shown, "a non-empty str, or an async function that returns one")
-        object.__setattr__(self, "ws_url", normalize_url(_take_url(self)))
+        # A frozen dataclass is completed through object.__setattr__. Key and URL are made safe to print before anything
+        # can raise: `self` is a local of this frame, which a traceback shows.
+        key, url = _wrapped(self.api_key), checked_url(self.ws_url)
+        object.__setattr__(self, "api_key", Secret("") if isinstance(key, InvalidOption) else key)
+        object.__setattr__(self, "ws_url", "" if isinstance(url, InvalidOption) else url)
+        for checked in (key, url):
+            if isinstance(checked, InvalidOption):
+                raise checked
         if not isinstance(self.agent_did, str) or (self.agent_did and not _DID.fullmatch(self.agent_did)):
             raise InvalidOption("agent_did", self.agent_did, "a DID such as 'did:web:...', or '' for an ephemeral one")
         if not isinstance(self.callbacks, Callbacks):
@@ -163,6 +167,16 @@ class ChannelOptions:
         if not callable(self.on_event):
             raise InvalidOption("on_event", self.on_event, "a function that takes one event")
 
+    def __repr__(self) -> str:
+        shown = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.repr}
+        shown["ws_url"] = self.public_url
+        return f"ChannelOptions({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @property
+    def public_url(self) -> str:
+        """``ws_url`` without its query: what error texts and reprs show, since a key may stand in there by mistake."""
+        return self.ws_url.partition("?")[0]
+
     @property
     def heartbeat_timeout_s(self) -> float:
         """Seconds that a heartbeat may stay unanswered, with the default filled in."""
@@ -185,15 +199,12 @@ class ChannelOptions:
 
         Checkpoints only if the provider does; cancellation leaves nothing behind.
         """
-        source = self.api_key
-        key: object = await source() if callable(source) else source
-        if not isinstance(key, str | Secret) or not _reveal(key):
-            error = InvalidOption("api_key()", key, "an async function that returns a non-empty str")
-            del key  # bytes may be a key all the same, and a traceback shows locals
-            raise error
+        key = await _asked(self.api_key)
+        if isinstance(key, InvalidOption):
+            raise key
         return Endpoint(
             url=self.ws_url,
-            api_key=key if isinstance(key, Secret) else Secret(key),
+            api_key=key,
             auth=self.auth,
             ssl_context=self.ssl_context,
             max_message_size=self.max_message_size,
@@ -201,15 +212,25 @@ class ChannelOptions:
         )
 
 
-def _take_url(options: ChannelOptions) -> str:
-    # As given it may carry a key in its query, and a traceback with locals would show that in the repr of the options.
-    url = options.ws_url
-    object.__setattr__(options, "ws_url", "")
-    return url
+def _wrapped(source: object) -> Secret | ApiKeyProvider | InvalidOption:
+    """The key as a secret, or the error to raise from a frame that does not hold what was given."""
+    if callable(source):
+        return source
+    key = Secret(source) if isinstance(source, str) else source
+    if isinstance(key, Secret) and key.reveal().strip():
+        return key
+    given = "" if isinstance(key, Secret) else key
+    return InvalidOption("api_key", given, "a non-empty str, or an async function that returns one")
 
 
-def _reveal(key: str | Secret) -> str:
-    return key.reveal() if isinstance(key, Secret) else key
+async def _asked(source: str | Secret | ApiKeyProvider) -> Secret | InvalidOption:
+    """The key of this moment; not a moment longer than needed in a local variable of ours."""
+    key: object = await source() if callable(source) else source
+    if isinstance(key, str):
+        key = Secret(key)
+    if isinstance(key, Secret) and key:
+        return key
+    return InvalidOption("api_key()", key, "an async function that returns a non-empty str")
 
 
 def checked_protocols(protocols: object) -> tuple[str, ...]:

@@ -167,7 +167,7 @@ class Reconnector(Actor):
                     record.dialling = link  # from now on, and not from when Connection comes to it
                     if not self._connection.cast_nowait(command):
                         record.dialling = 0
-                        error = ConnectFailed(record.options.ws_url, "the connection actor is being restarted")
+                        error = ConnectFailed(record.options.public_url, "the connection actor is being restarted")
                         self._do(record.machine.link_failed(link, error, now))
                 case DropLink(link=link, error=dropped):
                     if not self._connection.cast_nowait(command):

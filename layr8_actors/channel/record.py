@@ -22,6 +22,7 @@ from .link_state import LinkMachine
 from .statistics import Counters
 
 if TYPE_CHECKING:
+    from ..transport import Endpoint
     from .link import Link, Waiter
     from .options import ChannelOptions
 
@@ -63,6 +64,7 @@ class Record:
         "counters",
         "crashes_on_one_frame",
         "dialling",
+        "endpoint",
         "failure",
         "in_hand",
         "joins",
@@ -95,6 +97,7 @@ class Record:
         # Written by Connection: the one open socket. Reconnector says which is dialled, Connection when it is not.
         self.link: Link | None = None
         self.dialling = 0
+        self.endpoint: Endpoint | None = None  # of the last dial, with the key that the node was sent
         self.last_end: tuple[int, Exception] | None = None  # of which socket, and why
 
         # Written by Router: frames to route, the topic, who waits for which reply, messages on their way to Inbox.
@@ -118,7 +121,9 @@ class Record:
         self._arrived: trio.Event | None = None
 
         # Written by Reconnector: the state of the link and who waits in connect.
-        self.machine = LinkMachine(backoff=options.backoff, join_timeout=options.join_timeout, ws_url=options.ws_url)
+        self.machine = LinkMachine(
+            backoff=options.backoff, join_timeout=options.join_timeout, ws_url=options.public_url
+        )
         self.connect_requests: list[ConnectRequest] = []
 
         # Written by the tree: why the channel ends, once it does.
@@ -146,6 +151,10 @@ class Record:
         await self._arrived.wait()
 
     # --- telemetry ----------------------------------------------------------------------------------------------------
+
+    def redact(self, text: str) -> str:
+        """What the node said, without the key that it was sent: for errors and events, but not for payloads."""
+        return text if self.endpoint is None else self.endpoint.redact(text)
 
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the user's hook; a hook that raises changes nothing."""

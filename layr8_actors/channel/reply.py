@@ -15,12 +15,13 @@ class Reply:
     Args:
         status: ``"ok"``, ``"error"``, or whatever other atom the node replied with.
         reason: ``response.reason`` where it is a string, else ``""``.
-        response: the whole ``response``, any JSON value.
+        response: the whole ``response``, any JSON value; not shown by ``repr``, since it is the node's to say what is
+            in it.
     """
 
     status: str
     reason: str
-    response: Any
+    response: Any = dataclasses.field(repr=False)
 
     @property
     def ok(self) -> bool:

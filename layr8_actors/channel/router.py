@@ -182,15 +182,16 @@ class Router(Actor):
             case MessageReceived(event="message"):
                 record.refuse_frame(link, RemoteProtocolError("the payload of a message is not an object"))
             case MessageReceived(event=event):
-                record.ignore_frame(link, f"unhandled event {event[:64]!r}")
+                record.ignore_frame(link, f"unhandled event {record.redact(event)[:64]!r}")
             case ReplyReceived(ref=ref, status=status, reason=reason, response=response):
-                self._reply(ref, Reply(status, reason, response))
+                self._reply(ref, Reply(record.redact(status), record.redact(reason), response))
             case ReplyMalformed(ref=ref, detail=detail):
                 self._malformed_reply(link, ref, detail)
             case JoinSucceeded(join_ref=join_ref, response=response):
                 self._joined(link, join_ref, response)
             case JoinRefused(reason=reason):
-                self._reconnector.cast_nowait(JoinFailed(link, JoinRejected(reason, is_permanent_reason(reason))))
+                rejected = JoinRejected(record.redact(reason), is_permanent_reason(reason))
+                self._reconnector.cast_nowait(JoinFailed(link, rejected))
             case JoinMalformed(detail=detail):
                 self._reconnector.cast_nowait(
                     JoinFailed(link, RemoteProtocolError(f"the node answered the join with nonsense: {detail}"))
@@ -259,15 +260,19 @@ class Router(Actor):
         if rejoin:
             record.counters.rejoins += 1
             if assigned != before:
-                record.emit(AssignedDidChanged(at=now, topic=topic.topic, before=before, after=assigned))
+                record.emit(
+                    AssignedDidChanged(
+                        at=now, topic=topic.topic, before=record.redact(before), after=record.redact(assigned)
+                    )
+                )
         record.emit(
             TopicJoined(
                 at=now,
                 topic=topic.topic,
                 link=link,
                 join_ref=join_ref,
-                assigned_did=assigned,
-                capabilities=record.capabilities,
+                assigned_did=record.redact(assigned),
+                capabilities=tuple(record.redact(name) for name in record.capabilities),
                 rejoin=rejoin,
             )
         )

@@ -6,5 +6,6 @@ from .dial import OpenStream as OpenStream
 from .endpoint import Auth as Auth, Endpoint as Endpoint, normalize_url as normalize_url
 from .memory import MemoryConnector as MemoryConnector, MemoryTransport as MemoryTransport, memory_pair as memory_pair
 from .port import Connector as Connector, Transport as Transport
+from .redaction import redact as redact
 from .secret import Secret as Secret
 from .trio_websocket import TrioWebSocketConnector as TrioWebSocketConnector

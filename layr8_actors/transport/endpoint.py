@@ -11,9 +11,11 @@ from typing import Literal
 from urllib.parse import SplitResult, quote, unquote_plus, urlsplit
 
 from ..errors import InvalidOption
+from .hidden_arguments import hide_arguments
+from .redaction import redact
 from .secret import Secret
 
-__all__ = ("Auth", "Endpoint", "normalize_url")
+__all__ = ("Auth", "Endpoint", "checked_url", "normalize_url")
 
 Auth = Literal["query", "header"]
 """Where the key travels: in the query as ``api_key`` (all released nodes), or in the upgrade's ``x-api-key`` header."""
@@ -44,15 +46,19 @@ def normalize_url(ws_url: str) -> str:
     Raises:
         InvalidOption: names ``ws_url`` and what is allowed, never the URL itself; correct the option.
     """
-    checked = _check(ws_url)
+    checked = checked_url(ws_url)
     if isinstance(checked, InvalidOption):
         del ws_url  # it may carry a key in its query, which a traceback with locals would show
         raise checked
     return checked
 
 
-def _check(ws_url: object) -> str | InvalidOption:
-    """The normalised URL, or the error to raise from a frame that no longer holds the URL."""
+def checked_url(ws_url: object) -> str | InvalidOption:
+    """The normalised URL, or the error to raise from a frame that no longer holds the URL; see :func:`normalize_url`.
+
+    Args:
+        ws_url: the URL, or whatever came in its place.
+    """
     if not isinstance(ws_url, str):
         return InvalidOption("ws_url", ws_url, "a str such as 'wss://node.example.com/plugin_socket/websocket'")
     if _CONTROL_OR_SPACE.search(ws_url):
@@ -102,6 +108,7 @@ def _ascii_host(host: str | None) -> str | None:
     return name if _HOST_NAME.fullmatch(name) else None
 
 
+@hide_arguments
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Where one dial goes, and under which conditions; immutable, and safe to print.
@@ -127,14 +134,20 @@ class Endpoint:
     open_timeout: float = 10.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", normalize_url(self.url))
+        url = checked_url(self.url)
+        object.__setattr__(self, "url", url if isinstance(url, str) else "")
+        if not isinstance(url, str):
+            raise url
         # As plain objects: callers without a type checker pass anything.
         key: object = self.api_key
         size: object = self.max_message_size
         seconds: object = self.open_timeout
         context: object = self.ssl_context
         if not isinstance(key, Secret) or not key:
-            raise InvalidOption("api_key", key, "a non-empty Secret")
+            error = InvalidOption("api_key", key, "a non-empty Secret")
+            object.__setattr__(self, "api_key", Secret(""))
+            del key  # a str is a key all the same, and a traceback shows locals
+            raise error
         if self.auth not in ("query", "header"):
             raise InvalidOption("auth", self.auth, "'query' | 'header'")
         if self.auth == "header" and not _HEADER_VALUE.fullmatch(key.reveal()):
@@ -149,10 +162,7 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"Endpoint(url={self.public_url!r}, api_key=***, auth={self.auth!r}, open_timeout={self.open_timeout!r})"
 
-    @staticmethod
-    def parse_url(ws_url: str) -> str:
-        """The same as :func:`normalize_url`."""
-        return normalize_url(ws_url)
+    parse_url = staticmethod(normalize_url)
 
     @property
     def public_url(self) -> str:
@@ -208,13 +218,9 @@ class Endpoint:
         return (("x-api-key", self.api_key),) if self.auth == "header" else ()
 
     def redact(self, text: str) -> str:
-        """A text of foreign origin with every occurrence of the key, plain or percent-encoded, replaced by ``***``.
+        """A text of foreign origin with every occurrence of the key replaced; see :func:`.redaction.redact`.
 
-        A key of less than six characters is left alone: it is a test's, and the gaps it left in words would tell it.
+        Args:
+            text: what the peer, or a library about the peer, says.
         """
-        key = self.api_key.reveal()
-        if len(key) < 6:
-            return text
-        for shown in (key, quote(key, safe="", errors="replace"), quote(key, errors="replace")):
-            text = text.replace(shown, "***")
-        return text
+        return redact(text, self.api_key)

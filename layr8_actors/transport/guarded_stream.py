@@ -1,8 +1,10 @@
-"""The byte stream under a WebSocket library, guarded: the key is put in here, refusals are seen, torn writes are known.
+"""The byte stream under a WebSocket library, guarded: the key is put in and taken out here, torn writes are known.
 
 A WebSocket library keeps the request target it is given in its objects, and shows it in the locals of its frames and
 the texts of its errors. So it is given a target without a key, and this stream writes the real one, as a
-``memoryview``, which prints as an address. Nothing above this stream ever holds the key.
+``memoryview``, which prints as an address. What the peer echoes of it is taken out before the library reads it, for the
+library logs it: from the head of the answer, and from control frames. Nothing above this stream ever holds the key,
+but for messages, which are handed over as they came.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from collections.abc import Callable
 
 import trio
 
+from .control_frames import ControlFrames
 from .dial import Refused, explain
 from .endpoint import Endpoint
+from .redaction import redact_bytes
 
 __all__ = ("GuardedStream", "UpgradeFailed", "WriteFailed")
 
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
 # Cowboy and Bandit send a few hundred bytes; 64 KiB is the order of what HTTP servers themselves accept as a head.
 _MAX_HEAD = 64 * 1024
@@ -51,6 +56,7 @@ class GuardedStream(trio.abc.Stream):
     """
 
     __slots__ = (
+        "_control_frames",
         "_cut",
         "_endpoint",
         "_head",
@@ -71,6 +77,7 @@ class GuardedStream(trio.abc.Stream):
         self.upgraded = False
         self.lost = ""
         self._endpoint = endpoint
+        self._control_frames = ControlFrames(endpoint.api_key)
         self._on_pause = on_pause
         self._reader: trio.lowlevel.Task | None = None
         self._receiving: trio.CancelScope | None = None
@@ -140,10 +147,26 @@ class GuardedStream(trio.abc.Stream):
         await self.stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Read; during the upgrade, anything but the head of a 101 answer raises :class:`UpgradeFailed`.
+        """Read, without the key in it; during the upgrade, anything but the head of a 101 answer raises.
 
         On a torn stream, it reads what has arrived and then reports the end, instead of waiting for more.
+
+        Raises:
+            UpgradeFailed: the answer to the upgrade is none, or ended.
         """
+        while not self.upgraded:
+            self._check_head(await self._read(max_bytes))
+            if self.upgraded:
+                return self._take_head()
+        while True:
+            data = await self._read(max_bytes)
+            if not data:
+                return data  # what is held back is half a control frame, which nobody misses
+            data = self._control_frames.feed(data)
+            if data:
+                return data
+
+    async def _read(self, max_bytes: int | None) -> bytes | bytearray:
         self._reading = True
         self._on_pause()
         data: bytes | bytearray = b""
@@ -158,9 +181,15 @@ class GuardedStream(trio.abc.Stream):
             self.lost = self.lost or explain(error)
         finally:
             self._reading = False
-        if not self.upgraded:
-            self._check_head(data)
         return data
+
+    def _take_head(self) -> bytes:
+        """The answer's head, and what of the first frames came with it."""
+        end = _END_OF_HEAD.search(self._head)
+        assert end is not None
+        head, rest = self._head[: end.end()], self._head[end.end() :]
+        self._head = b""
+        return redact_bytes(head, self._endpoint.api_key) + self._control_frames.feed(rest)
 
     def _check_head(self, data: bytes | bytearray) -> None:
         if not data:
@@ -174,9 +203,8 @@ class GuardedStream(trio.abc.Stream):
             raise UpgradeFailed(Refused("the answer to the upgrade has no valid HTTP status line"))
         if line is not None and int(line[1]) != http.HTTPStatus.SWITCHING_PROTOCOLS:
             raise UpgradeFailed(_refusal(int(line[1])))
-        if b"\r\n\r\n" in self._head or b"\n\n" in self._head:
+        if _END_OF_HEAD.search(self._head):
             self.upgraded = True
-            self._head = b""
         elif len(self._head) > _MAX_HEAD:
             raise UpgradeFailed(Refused(f"the answer to the upgrade has more than {_MAX_HEAD} bytes of headers"))
 
