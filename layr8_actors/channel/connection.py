@@ -196,7 +196,8 @@ class Connection(Actor):
                         frames.append(record.serializer.decode(data))
                         sizes.append(len(data))
                     except MalformedFrame as error:
-                        record.refuse_frame(link.number, error)
+                        # Without its traceback, whose frames hold what the node sent.
+                        record.refuse_frame(link.number, error.with_traceback(None))
                 if frames and self._router.cast_nowait(FramesArrived(link.number, frames, sizes)):
                     record.backlog.add(len(frames), sum(sizes))
         except TransportClosed as error:

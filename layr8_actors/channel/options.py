@@ -212,7 +212,7 @@ class ChannelOptions:
         )
 
 
-def _wrapped(source: object) -> Secret | ApiKeyProvider | InvalidOption:
+def _wrapped(source: object) -> Secret | Callable[..., object] | InvalidOption:
     """The key as a secret, or the error to raise from a frame that does not hold what was given."""
     if callable(source):
         return source

@@ -1,13 +1,15 @@
 """The key in what a peer says: found in the forms in which it can come back, and replaced before anybody reads it.
 
 What a peer was sent, it can send back: in a close reason, in the reason of a refusal, in a header. Found are the key as
-it is, percent-encoded in either case of hex (as it stands in the request's query), and in Base64. A peer that disguises
-it in another way is not found out; it has the key anyway, and this is a guard against echoes, not against malice.
+it is, percent-encoded in either case of hex (as it stands in the request's query), in Base64, and with the backslashes
+that JSON, Elixir and Python write. A peer that disguises it in another way is not found out: this is a guard against
+echoes, not against malice.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import re
 from urllib.parse import quote, quote_plus
 
@@ -51,5 +53,6 @@ def _forms(key: str) -> list[str]:
     quoted = [quote(raw, safe=""), quote(raw), quote_plus(raw), quote(key, safe="", errors="replace")]
     lower = [_ESCAPE.sub(lambda found: found[0].lower(), form) for form in quoted]
     coded = [encode(raw).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)]
+    escaped = [repr(key)[1:-1], json.dumps(key)[1:-1], json.dumps(key, ensure_ascii=False)[1:-1]]
     # The longest first: a shorter form must not cut a longer one in two.
-    return sorted({key, *quoted, *lower, *coded}, key=len, reverse=True)
+    return sorted({key, *quoted, *lower, *coded, *escaped}, key=len, reverse=True)
