@@ -47,6 +47,10 @@ __all__ = (
 )
 
 
+_MOST_SHOWN = 300
+"""Characters of a node's own words in an error's text; ours: the longest reason of a node on record has about 100."""
+
+
 class Layr8Error(Exception):
     """The root of every error of this package; catch it to catch them all."""
 
@@ -155,14 +159,21 @@ class JoinRejected(Layr8Error):
     """The node answered ``phx_join`` with an error.
 
     ``permanent`` tells whether the same join can ever succeed: correct the DID, its spec, the protocols or the key
-    where it is true, try again later where it is false.
+    where it is true, try again later where it is false. ``reason`` is what the node said, without the key; the text
+    shows the first 300 characters of it, on one line.
     """
 
     def __init__(self, reason: str, permanent: bool) -> None:
         self.reason = reason
         self.permanent = permanent
         advice = "correct the options, then connect again" if permanent else "it may pass, try again"
-        super().__init__(f"the node refused the join: {reason or 'no reason given'} ({advice})")
+        super().__init__(f"the node refused the join: {_one_line(reason) or 'no reason given'} ({advice})")
+
+
+def _one_line(text: str) -> str:
+    """What a node said, so that no length and no line break of it upsets a log."""
+    shown = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text)} characters)"
+    return shown if shown.isprintable() else repr(shown)[1:-1]
 
 
 class AlreadyConnected(Layr8Error):

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 __all__ = ("Event",)
 
+_MOST_SHOWN = 1000
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -30,11 +32,14 @@ class Event:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def describe(self) -> str:
-        """One line for people, without the fields that hold a user's data (``repr=False``)."""
+        """One line for people, without the fields that hold a user's data (``repr=False``), and with 1000 characters of
+        any other at most: a node may have said it.
+        """
         shown = [field.name for field in dataclasses.fields(self) if field.repr and field.name != "at"]
         rest = " ".join(f"{name}={_shown(getattr(self, name))}" for name in shown)
         return f"{type(self).__name__} {rest}".rstrip()
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else repr(value)
+    shown = f"{value:g}" if isinstance(value, float) else repr(value)
+    return shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}... ({len(shown)} characters)"

@@ -218,7 +218,8 @@ class TrioWebSocketTransport:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, RemoteProtocolError):
                 cause = cause.__context__
-            detail = f": {cause}" if cause is not None else f" ({name})"
+            # The library's text may quote the peer, whose headers may be 64 KiB long.
+            detail = f": {str(cause)[:300]}" if cause is not None else f" ({name})"
             return Refused(f"the answer to the upgrade is not a WebSocket handshake{detail}")
         if self._end is None or (self._end.code == 1006 and not self._farewell):
             self._end = LinkEnd(1006, "", f"the WebSocket reader failed ({name})")
