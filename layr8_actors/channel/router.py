@@ -184,7 +184,8 @@ class Router(Actor):
             case MessageReceived(event=event):
                 record.ignore_frame(link, f"unhandled event {record.redact(event)[:64]!r}")
             case ReplyReceived(ref=ref, status=status, reason=reason, response=response):
-                self._reply(ref, Reply(record.redact(status), record.redact(reason), response))
+                status, reason = record.redact(status), record.redact(reason)
+                self._reply(ref, Reply(status, reason, response))
             case ReplyMalformed(ref=ref, detail=detail):
                 self._malformed_reply(link, ref, detail)
             case JoinSucceeded(join_ref=join_ref, response=response):
