@@ -17,6 +17,7 @@ from ..otp import ExitKind, ExitReason
 from ..phoenix import Frame, Refs, Serializer, Topic
 from ..telemetry import Event, emit
 from .backlog import Backlog
+from ..transport.redaction import redact_all
 from .events import FrameIgnored, FrameRefused, SendsDiscarded
 from .link_state import LinkMachine
 from .statistics import Counters
@@ -155,6 +156,10 @@ class Record:
     def redact(self, text: str) -> str:
         """What the node said, without the key that it was sent: for errors and events, but not for payloads."""
         return text if self.endpoint is None else self.endpoint.redact(text)
+
+    def redact_all(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """The same for many texts."""
+        return texts if self.endpoint is None else redact_all(texts, self.endpoint.api_key)
 
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the user's hook; a hook that raises changes nothing."""

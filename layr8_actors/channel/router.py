@@ -273,7 +273,7 @@ class Router(Actor):
                 link=link,
                 join_ref=join_ref,
                 assigned_did=record.redact(assigned),
-                capabilities=tuple(record.redact(name) for name in record.capabilities),
+                capabilities=record.redact_all(record.capabilities),
                 rejoin=rejoin,
             )
         )

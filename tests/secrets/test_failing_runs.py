@@ -391,3 +391,28 @@ async def test_each_dial_asks_for_the_key_anew_and_no_key_of_before_is_kept(capl
         assert [request.api_key for request in run.node.requests] == keys == handed_out
     for key in keys:
         assert leaks(key, *run.shown, *caplog.records) == []
+
+
+async def test_payloads_are_handed_over_as_they_came_with_the_key_in_them_too(caplog: pytest.LogCaptureFixture) -> None:
+    """What is data to the user's own code is not rewritten; it stands in no repr and no event of ours."""
+    run = Run("query", caplog)
+    got: list[Any] = []
+    run.changes = {"callbacks": Callbacks(got.append)}
+    run.node.assign_did(f"did:web:{run.key}")
+    async with run.channel() as channel:
+        assert channel.assigned_did == f"did:web:{run.key}"
+        run.node.answer_pushes({"status": "ok", "response": {"echo": run.key}}, count=1)
+        assert (await channel.send_msg("message", {})).response == {"echo": run.key}
+        run.node.deliver(channel.assigned_did, {"id": run.key})
+        await trio.testing.wait_all_tasks_blocked()
+        assert got[0]["plaintext"] == {"id": run.key}
+    assert leaks(run.key, *[thing for thing in run.shown if isinstance(thing, Event)], *caplog.records) == []
+
+
+async def test_a_key_of_fewer_than_six_characters_is_not_looked_for(caplog: pytest.LogCaptureFixture) -> None:
+    run = Run("query", caplog)
+    run.changes = {"api_key": "key", "ws_url": run.node.url}
+    async with run.channel() as channel:
+        run.node.close(1008, "the key is revoked")
+        await trio.testing.wait_all_tasks_blocked()
+        assert "the key is revoked" in str(channel.state.last_error)
