@@ -95,7 +95,10 @@ class MalformedFrame(RemoteProtocolError):
 
 
 class FrameTooLarge(MalformedFrame):
-    """One frame is larger than the limit; raise ``max_message_size`` if the node may send such frames."""
+    """One frame is larger than the limit; raise ``max_message_size`` if the node may send such frames.
+
+    One of more than 250,000 arrays and objects is too large whatever its size.
+    """
 
 
 class FrameTooDeep(MalformedFrame):

@@ -17,7 +17,12 @@ from .frames import (
 )
 from .heartbeat import Heartbeat as Heartbeat
 from .refs import Refs as Refs
-from .serializer import MAX_DEPTH as MAX_DEPTH, MAX_SIZE as MAX_SIZE, Serializer as Serializer
+from .serializer import (
+    MAX_CONTAINERS as MAX_CONTAINERS,
+    MAX_DEPTH as MAX_DEPTH,
+    MAX_SIZE as MAX_SIZE,
+    Serializer as Serializer,
+)
 from .topic import Topic as Topic, TopicStatus as TopicStatus
 from .topic_events import (
     FrameIgnored as FrameIgnored,

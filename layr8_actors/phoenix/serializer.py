@@ -24,7 +24,7 @@ from layr8_actors.errors import FrameTooDeep, FrameTooLarge, InvalidOption, Loca
 
 from .frames import PHX_REPLY, Frame
 
-__all__ = ("MAX_DEPTH", "MAX_SIZE", "Serializer")
+__all__ = ("MAX_CONTAINERS", "MAX_DEPTH", "MAX_SIZE", "Serializer")
 
 MAX_SIZE: Final = 8 * 1024 * 1024
 """Bytes of one message. Phoenix has no bound of its own, so this one only keeps a peer from filling the memory: eight
@@ -32,6 +32,10 @@ times the largest message of the recorded transcripts (``huge_1mb``)."""
 
 MAX_DEPTH: Final = 64
 """Levels of arrays and objects in one payload; DIDComm messages nest less than 10, Python's recursion ends at 1000."""
+
+MAX_CONTAINERS: Final = 250_000
+"""Arrays and objects in one text message. Ours: of 8 MiB of brackets, Python would make millions, for seconds in which
+nothing else runs; these take a tenth of one. The largest message of the transcripts has a few dozen."""
 
 _PUSH: Final = 0
 _REPLY: Final = 1
@@ -89,7 +93,8 @@ class Serializer:
         is empty in a binary message is ``None``, because Phoenix writes a null ref so.
 
         Raises:
-            FrameTooLarge: the message is larger than ``max_size``.
+            FrameTooLarge: the message is larger than ``max_size``, or has more than :data:`MAX_CONTAINERS` arrays and
+                objects.
             FrameTooDeep: its payload nests deeper than ``max_depth``.
             MalformedFrame: it is no frame: not JSON (``NaN``, lone surrogates and integers that Python cannot read
                 included), not an array, too short, a field of the wrong type, a binary message cut short or of an
@@ -136,6 +141,13 @@ class Serializer:
         size = len(text)
         if size > self.max_size or (size * 4 > self.max_size and not text.isascii()):
             self._check_size(len(text.encode("utf-8", "surrogatepass")))
+        brackets = text.count("[") + text.count("{")
+        if brackets > MAX_CONTAINERS:
+            brackets = _brackets_outside_strings(text)
+            if brackets > MAX_CONTAINERS:
+                raise FrameTooLarge(
+                    f"a message of {brackets} arrays and objects; at most {MAX_CONTAINERS} are accepted"
+                )
         problem: MalformedFrame
         try:
             frame = _DECODER.decode(text)
@@ -148,7 +160,7 @@ class Serializer:
             problem = MalformedFrame(f"not a frame [join_ref, ref, topic, event, payload]: {error}{_hint(text)}")
         else:
             # No payload nests deeper than the brackets before it are many, so nearly all frames need no walk.
-            if text.count("[") + text.count("{") - 1 > self.max_depth and _deeper_than(self.max_depth, frame.payload):
+            if brackets - 1 > self.max_depth and _deeper_than(self.max_depth, frame.payload):
                 raise self._too_deep()
             return frame
         # Raised here and not above: an exception's context would carry the message along.
@@ -231,6 +243,13 @@ class Serializer:
 def _hint(text: str) -> str:
     # The commonest cause of all: without vsn=2.0.0 in its URL, Phoenix speaks V1, whose frames are objects.
     return " (an object is a V1 frame: is vsn=2.0.0 in the URL?)" if text[:64].lstrip()[:1] == "{" else ""
+
+
+def _brackets_outside_strings(text: str) -> int:
+    # By split, which takes the same time whatever the text is: a regular expression would search the rest of it anew for
+    # each quotation mark that has no partner.
+    bare = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+    return bare.count("[") + bare.count("{")
 
 
 def _deeper_than(limit: int, payload: Any) -> bool:

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from layr8_actors.errors import FrameTooDeep, FrameTooLarge, InvalidOption, LocalProtocolError, MalformedFrame
-from layr8_actors.phoenix import MAX_DEPTH, MAX_SIZE, Frame, Serializer
+from layr8_actors.phoenix import MAX_CONTAINERS, MAX_DEPTH, MAX_SIZE, Frame, Serializer
+from layr8_actors.phoenix.serializer import _brackets_outside_strings
 
 SERIALIZER = Serializer()
 
@@ -123,6 +124,41 @@ def test_a_large_message_is_refused_before_it_is_looked_at() -> None:
         Serializer(max_size=10).decode("not JSON, " * 10)
     with pytest.raises(FrameTooLarge):
         Serializer(max_size=10).decode("\ud800" * 10)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":[', "]}")])
+def test_a_message_of_more_containers_than_the_limit_is_refused_before_they_are_made(
+    opening: str, closing: str
+) -> None:
+    each = len([character for character in opening if character in "[{"])
+
+    def message(containers: int) -> str:
+        return '["1",null,"t","e",[' + ",".join([opening + closing] * (containers // each)) + "]]"
+
+    assert SERIALIZER.decode(message(MAX_CONTAINERS - 2)).event == "e"
+    with pytest.raises(FrameTooLarge, match="arrays and objects; at most 250000 are accepted"):
+        SERIALIZER.decode(message(MAX_CONTAINERS))
+
+
+def test_brackets_in_strings_are_no_containers() -> None:
+    text = "[{" * 200_000 + '\\"[' * 10
+    frame = Frame("1", None, "t", "e", {text: [text]})
+    assert SERIALIZER.decode(SERIALIZER.encode(frame)) == frame
+    with pytest.raises(MalformedFrame):
+        SERIALIZER.decode('["1",null,"t","e","' + "[" * 300_000)  # a string without an end
+
+
+@given(
+    st.recursive(st.text(alphabet='[{"\\a'), lambda inner: st.lists(inner) | st.dictionaries(st.text('"[\\'), inner))
+)
+@settings(max_examples=50)
+def test_containers_are_counted_exactly_whatever_stands_in_strings(payload: Any) -> None:
+    def containers(value: Any) -> int:
+        if isinstance(value, dict):
+            return 1 + sum(map(containers, value.values()))
+        return 1 + sum(map(containers, value)) if isinstance(value, list) else 0
+
+    assert _brackets_outside_strings(json.dumps(payload)) == containers(payload)
 
 
 def test_binary_messages_have_the_same_bound_in_both_directions() -> None:
