@@ -246,8 +246,8 @@ def _hint(text: str) -> str:
 
 
 def _brackets_outside_strings(text: str) -> int:
-    # By split, which takes the same time whatever the text is: a regular expression would search the rest of it anew for
-    # each quotation mark that has no partner.
+    # By split, whose time does not depend on what stands there: a regular expression would search the rest of the text
+    # anew for each quotation mark that has no partner.
     bare = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
     return bare.count("[") + bare.count("{")
 
