@@ -393,6 +393,30 @@ async def test_each_dial_asks_for_the_key_anew_and_no_key_of_before_is_kept(capl
         assert leaks(key, *run.shown, *caplog.records) == []
 
 
+async def test_errors_of_every_kind_show_the_url_without_its_query(caplog: pytest.LogCaptureFixture) -> None:
+    """A key that stands in the query under another name, by mistake, is in no error and no repr either."""
+    run = Run("query", caplog)
+    answers: list[Any] = [RuntimeError("no key today"), "another-key"]
+
+    async def provider() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    run.changes = {"api_key": provider, "ws_url": f"{run.node.url}?token=s3cr3t"}
+    run.node.ignore_joins()
+    async with run.channel(joined=False) as channel:
+        for kind in (ConnectFailed, JoinTimeout):
+            with run.expect(kind) as caught:
+                await channel.connect(PROTOCOLS)
+            assert caught.value.url == run.node.url
+    (request,) = run.node.requests
+    assert request.query["token"] == "s3cr3t"  # it is sent all the same
+    texts = [f"{thing!r} {thing}" for thing in (*run.shown, run.options(), *caplog.records)]
+    assert [text for text in texts if "s3cr3t" in text] == []
+
+
 async def test_payloads_are_handed_over_as_they_came_with_the_key_in_them_too(caplog: pytest.LogCaptureFixture) -> None:
     """What is data to the user's own code is not rewritten; it stands in no repr and no event of ours."""
     run = Run("query", caplog)

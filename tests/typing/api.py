@@ -63,6 +63,7 @@ def the_key_may_be_text_or_asked_for() -> tuple[ChannelOptions, ChannelOptions]:
 async def a_channel_is_typed(nursery: trio.Nursery, options: ChannelOptions) -> None:
     assert_type(await Channel.start_link(nursery, options), Channel)
     assert_type(Channel.child_spec(options), ChildSpec)
+    assert_type(options.public_url, str)
     context: AbstractAsyncContextManager[Channel] = open_channel(options)
     async with context as channel:
         await channel.connect(["https://didcomm.org/basicmessage/2.0"])
