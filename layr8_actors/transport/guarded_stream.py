@@ -154,34 +154,30 @@ class GuardedStream(trio.abc.Stream):
         Raises:
             UpgradeFailed: the answer to the upgrade is none, or ended.
         """
-        while not self.upgraded:
-            self._check_head(await self._read(max_bytes))
-            if self.upgraded:
-                return self._take_head()
-        while True:
-            data = await self._read(max_bytes)
-            if not data:
-                return data  # what is held back is half a control frame, which nobody misses
-            data = self._control_frames.feed(data)
+        while True:  # in one coroutine: a second one for the reading would be memory that each idle link holds
+            self._reading = True
+            self._on_pause()
+            data: bytes | bytearray = b""
+            try:
+                if not self.torn:
+                    with trio.CancelScope() as self._receiving:
+                        data = await self.stream.receive_some(max_bytes)
+                if self.torn and not data:
+                    with trio.move_on_after(_LAST_READ):
+                        data = await self.stream.receive_some(max_bytes)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self.lost = self.lost or explain(error)
+            finally:
+                self._reading = False
+            if not self.upgraded:
+                self._check_head(data)
+                data = self._take_head() if self.upgraded else b""
+            elif data:
+                data = self._control_frames.feed(data)
+            else:
+                return data  # the end; what is held back is half a control frame, which nobody misses
             if data:
                 return data
-
-    async def _read(self, max_bytes: int | None) -> bytes | bytearray:
-        self._reading = True
-        self._on_pause()
-        data: bytes | bytearray = b""
-        try:
-            if not self.torn:
-                with trio.CancelScope() as self._receiving:
-                    data = await self.stream.receive_some(max_bytes)
-            if self.torn and not data:
-                with trio.move_on_after(_LAST_READ):
-                    data = await self.stream.receive_some(max_bytes)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.lost = self.lost or explain(error)
-        finally:
-            self._reading = False
-        return data
 
     def _take_head(self) -> bytes:
         """The answer's head, and what of the first frames came with it."""
