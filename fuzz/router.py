@@ -114,11 +114,11 @@ class _Rig:
         except MalformedFrame as error:
             record.refuse_frame(self.link.number, error)
         else:
-            record.unhandled += 1
-            await self.router.handle_cast(FramesArrived(self.link.number, [frame]))
+            record.backlog.add(1, len(message))
+            await self.router.handle_cast(FramesArrived(self.link.number, [frame], [len(message)]))
             self.messages += self._messages_of_last_cast(before["inbox"])
         assert set(record.waiting) <= waiting
-        assert record.unhandled == self.messages, "what waits is miscounted"
+        assert record.backlog.frames == self.messages, "what waits is miscounted"
         assert not record.unrouted
         assert not record.routed
         effects = sum(self.effects().values()) - sum(before.values())

@@ -16,8 +16,8 @@ from ..errors import ChannelClosed, Disconnected, Layr8Error
 from ..otp import ExitKind, ExitReason
 from ..phoenix import Frame, Refs, Serializer, Topic
 from ..telemetry import Event, emit
-from .backlog import Backlog
 from ..transport.redaction import redact_all
+from .backlog import Backlog
 from .events import FrameIgnored, FrameRefused, SendsDiscarded
 from .link_state import LinkMachine
 from .statistics import Counters

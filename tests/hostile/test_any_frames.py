@@ -198,8 +198,8 @@ async def test_a_flood_of_frames_that_mean_nothing_leaves_nothing_behind() -> No
                 await trio.testing.wait_all_tasks_blocked()
         await trio.testing.wait_all_tasks_blocked()
         record = channel._record
-        assert (record.unhandled, len(record.unrouted), len(record.routed), len(record.waiting)) == (0, 0, 0, 0)
-        assert len(record.inbox) == 0
+        assert (record.backlog.frames, len(record.unrouted), len(record.routed), len(record.waiting)) == (0, 0, 0, 0)
+        assert record.backlog.size == len(record.backlog.messages) == 0
         counts = channel.statistics()
         assert (counts.frames_refused, counts.frames_ignored, counts.replies_unclaimed) == (1000, 4000, 1000)
         assert len(events) < 60  # the first ones, then ever fewer
