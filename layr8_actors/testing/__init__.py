@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from .cloud_node import CAPABILITIES as CAPABILITIES, CloudNode as CloudNode
+from .fault_connection import ProxiedConnection as ProxiedConnection
+from .fault_flow import Conditions as Conditions
+from .faults import FaultProxy as FaultProxy, ProxyStatistics as ProxyStatistics
 from .memory_stream import MemoryStream as MemoryStream, memory_stream_pair as memory_stream_pair
 from .node_channel import JoinCrashed as JoinCrashed, JoinReply as JoinReply, NodeChannel as NodeChannel
 from .node_socket import NodeSocket as NodeSocket
