@@ -12,6 +12,7 @@ import http
 import socket
 import struct
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final
 
 import trio
@@ -127,6 +128,7 @@ class ServerWebSocket:
         self._flushed = trio.Event()
         self._flushed.set()
         self._low = Gate()
+        self._events: Iterator[Event] | None = None  # of the last read, as far as they were not looked at
         self._parts: list[Any] = []
         self._part_size = 0
 
@@ -190,31 +192,38 @@ class ServerWebSocket:
     # --- receiving ----------------------------------------------------------------------------------------------------
 
     async def receive(self) -> list[str | bytes]:
-        """Return the complete messages of one read, possibly none; pings are answered.
+        """Return the next message in a list, or none at the end of what one read gave; pings are answered.
+
+        One by one, because a close frame behind a message must not take effect before the message is acted on.
 
         Raises:
             SocketEnded: the client closed, dropped the stream, or broke RFC 6455; the answer that is due (an echo with
                 1000, as Bandit sends it; 1002, 1007 or 1009) is in the outbox.
         """
         await self._low.wait()
-        data = await self._receive_some()
-        if not data:
-            self._end()
-            raise SocketEnded(_ABNORMAL if self.close_code is None else self.close_code)
-        try:
-            self._wire.receive_data(data)
-        except ProtocolError:
-            raise SocketEnded(_ABNORMAL) from None
+        if self._events is None:
+            data = await self._receive_some()
+            if not data:
+                self._end()
+                raise SocketEnded(_ABNORMAL if self.close_code is None else self.close_code)
+            try:
+                self._wire.receive_data(data)
+            except ProtocolError:
+                raise SocketEnded(_ABNORMAL) from None
+            self._events = self._wire.events()
         messages: list[str | bytes] = []
-        for event in self._wire.events():
+        for event in self._events:
             if isinstance(event, (TextMessage, BytesMessage)):
                 self._take(event, messages)
+                if messages:
+                    return messages
             elif isinstance(event, Ping):
                 if self.open:
                     self._put(self._wire.send(event.response()))
             elif isinstance(event, CloseConnection):
                 self._answer_close(int(event.code))
                 raise SocketEnded(int(event.code))
+        self._events = None
         return messages
 
     async def _receive_some(self) -> bytes:

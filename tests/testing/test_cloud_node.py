@@ -8,6 +8,7 @@ import ssl
 import pytest
 import trio
 import trustme
+from wsproto.events import CloseConnection, TextMessage
 
 from layr8_actors.errors import ConnectFailed, InvalidOption, TransportClosed
 from layr8_actors.testing import CloudNode, JoinReply, NodeChannel, PluginChannel, RawClient, UpgradeRefused
@@ -433,3 +434,13 @@ async def test_a_channel_class_of_ones_own_answers_events_of_ones_own() -> None:
         assert await client.reply("2") == {"status": "ok", "response": {"greeting": "you"}}
         await client.send("1", "3", A, "nosuch", {})
         assert await client.receive() == ["1", "1", A, "phx_error", {}]
+
+
+async def test_what_comes_in_one_read_with_a_close_frame_is_still_acted_on() -> None:
+    async with CloudNode(memory=True) as node, RawClient.connect(node) as client:
+        await client.join(A)
+        leave = client._wire.send(TextMessage(data=f'["1", "2", "{A}", "phx_leave", {{}}]'))
+        await client.send_wire(leave + client._wire.send(CloseConnection(code=1000)))
+        assert (await client.reply("2"))["status"] == "ok"
+        assert await client.closed() == 1000
+        assert len(node.frames(event="phx_leave")) == 1
