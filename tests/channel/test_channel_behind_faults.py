@@ -169,7 +169,8 @@ async def test_a_link_that_died_without_a_word_is_dropped_by_its_heartbeat_and_d
         began = trio.current_time()
         with pytest.raises((ReplyTimeout, Disconnected)) as caught:
             await agent.channel.send_msg("message", agent.plaintext(1))
-        assert caught.value.written
+        error: Any = caught.value
+        assert error.written
         await agent.until(lambda: agent.order)
         assert "heartbeat" in str(agent.order[0])
         assert trio.current_time() - began <= 61  # an interval and a timeout
