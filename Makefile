@@ -26,7 +26,7 @@ PYRIGHT = env PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BI
 
 ARGS ?=
 
-.PHONY: help demo test check lint format-check types mypy pyright imports format coverage bench fuzz interop clean
+.PHONY: help demo test check lint format-check types mypy pyright imports format coverage bench chaos fuzz interop clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -86,6 +86,9 @@ format: $(VENV)/.development ## rewrite the sources as ruff formats them
 coverage: $(VENV)/.development ## run the tests and report branch coverage
 	$(call within,900) $(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report
+
+chaos: $(VENV)/.development ## everything that can fail, at once, for a minute (ARGS="--minutes 20 --seed 7")
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(VENV)/.development ## run every bench/*.py
 	@found=; for file in bench/*.py; do [ -e "$$file" ] || continue; found=1; \

@@ -70,6 +70,11 @@ class ProxiedConnection:
         return not self._over
 
     @property
+    def broken(self) -> bool:
+        """True where a direction has lost bytes for good; a kernel gives such a connection up after minutes of that."""
+        return any(flow.holed for flow in self._flows.values())
+
+    @property
     def bytes_to_node(self) -> int:
         """Bytes handed to the node."""
         return self._flows["to_node"].passed

@@ -76,7 +76,6 @@ class Flow:
         "_cut_after",
         "_cutting",
         "_free_at",
-        "_holed",
         "_in_flight",
         "_on_cut",
         "_random",
@@ -85,6 +84,7 @@ class Flow:
         "_taken",
         "_taken_at",
         "conditions",
+        "holed",
         "passed",
         "read",
     )
@@ -93,6 +93,7 @@ class Flow:
         self.conditions = conditions
         self.read = 0  # bytes taken from the sender
         self.passed = 0  # bytes handed to the receiver
+        self.holed = False  # something was thrown away
         self._random = random
         self._on_cut = on_cut
         self._in_flight: deque[_InFlight] = deque()
@@ -102,14 +103,13 @@ class Flow:
         self._taken = 0  # and how many
         self._cutting = False
         self._cut_after: int | None = None
-        self._holed = False
         self._sending: trio.CancelScope | None = None
         self._changed = trio.lowlevel.ParkingLot()
 
     @property
     def muffled(self) -> bool:
         """True while the receiver hears nothing, not even that the sender is gone."""
-        return self.conditions.silent or self._holed
+        return self.conditions.silent or self.holed
 
     # --- faults -------------------------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class Flow:
 
     def muffle(self) -> None:
         """Throw everything away from now on, for good."""
-        self._holed = True
+        self.holed = True
         self._changed.unpark_all()
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ class Flow:
                     on_reset()
                 return
             if self.muffled:
-                self._holed = True
+                self.holed = True
                 self._pass(entry, len(data))
                 continue
             size = self._piece(len(data))

@@ -122,7 +122,8 @@ class Agent:
             patience = random.uniform(0.0, self._tempo.reply / 4) if random.random() < 0.1 else self._tempo.reply * 2
             size = random.choice((10, 100, 100, 1000, 20_000))
             await self._send(f"{self.name}-{lane}-{number}", random.choice(others).did, size, patience)
-            with trio.move_on_after(random.uniform(0.0, self._tempo.pace)):
+            pace = self._tempo.pace * (1 if self.channel.state.joined else 5)
+            with trio.move_on_after(random.uniform(0.0, pace)):
                 await over.wait()
 
     async def _send(self, wire_id: str, to: str, size: int, patience: float) -> None:
@@ -133,7 +134,7 @@ class Agent:
             self._calling[scope] = None
             try:
                 reply = await self.channel.send_msg("message", plaintext)
-                outcome = Outcome.ANSWERED if reply.ok or "not-found" in reply.reason else Outcome.REFUSED
+                outcome = Outcome.ANSWERED if reply.ok else Outcome.REFUSED
             except NotConnected:
                 outcome = Outcome.UNWRITTEN
             except (Disconnected, ReplyTimeout) as error:

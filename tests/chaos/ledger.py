@@ -6,7 +6,8 @@ node got and pushed, what each channel's connection read from its transport, and
 The rules are those of supervisor.md. Of one socket, what was read is a prefix of what was pushed: nothing missing in
 the middle, nothing twice. All of it was read where the node's own close frame was. What was read is handed over once
 and in order, except what came under a join that the channel had given up, because its acknowledgement or three replies
-did not come in time; those it has to count as ignored. A send that was said not to be written never reaches the node, one that was answered has.
+did not come in time; those it has to count as ignored. A send that was said not to be written never reaches the node,
+one that was answered has.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class Ledger:
             self._violated(f"send {wire_id} hung: it ended ({outcome.value}) {now - send.due:.1f} s after its deadline")
         if outcome is Outcome.UNWRITTEN and send.got:
             self._violated(f"send {wire_id} was said not to be written, but the node got it")
-        if outcome is Outcome.ANSWERED and not send.got:
+        if outcome in (Outcome.ANSWERED, Outcome.REFUSED) and not send.got:
             self._violated(f"send {wire_id} was answered, but the node never got it")
         self._over[wire_id] = send
         if len(self._over) > REMEMBERED:

@@ -29,7 +29,7 @@ def test_a_run_without_a_fault_balances() -> None:
         ledger.handed(DID, stamp)
     for outcome in Outcome:
         ledger.send_began(outcome.name, 15.0)
-        if outcome is Outcome.ANSWERED:
+        if outcome in (Outcome.ANSWERED, Outcome.REFUSED):
             ledger.node_got(outcome.name)
         ledger.send_ended(outcome.name, outcome, 1.0)
     ledger.disconnected(DID)

@@ -89,6 +89,9 @@ class Weather:
     async def _calm(self) -> None:
         self._proxy.heal()
         self._proxy.answer_dials()
+        for connection in self._proxy.connections:
+            if connection.broken:  # a kernel would give it up, after minutes in which the node keeps the DID bound
+                self._proxy.reset(connection)
         self._node.behave()
         self._node.resume()
         for channel in [channel for socket in self._node.connections for channel in socket.channels.values()]:

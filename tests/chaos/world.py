@@ -82,6 +82,7 @@ class World:
         self.links = 0
         self.rounds = 0
         self.tasks_left = 0
+        self.clock = 0.0
         self.events: deque[str] = deque(maxlen=EVENTS_KEPT)
         self._fingerprint = hashlib.sha256()
         self._memory = memory
@@ -110,6 +111,7 @@ class World:
             ChaosFailed: something did not hold.
         """
         before = trio.lowlevel.current_statistics().tasks_living
+        began = trio.current_time()
         try:
             async with self._agents() as (node, proxy, agents):
                 weather = Weather(str(self.seed), self._tempo, node, proxy, agents, self.log)
@@ -123,6 +125,9 @@ class World:
             self._count(agents)
             self.tasks_left = trio.lowlevel.current_statistics().tasks_living - before
             sockets = len(node.connections) + len(proxy.connections)
+            books = self.ledger.handed_over + self.ledger.cut_off + self.ledger.ignored
+            if books != self.ledger.pushes:
+                self.ledger.violations.append(f"{self.ledger.pushes} messages were pushed, {books} are accounted for")
             if self.tasks_left or sockets:
                 self.ledger.violations.append(f"at the end {self.tasks_left} tasks and {sockets} sockets were left")
         except ChaosFailed:
@@ -130,6 +135,8 @@ class World:
         except Exception as error:
             self.ledger.violations.append(f"{type(error).__name__} came out: {error}")
             raise self._failed() from error
+        finally:
+            self.clock = trio.current_time() - began
         if self.ledger.violations:
             raise self._failed()
 

@@ -311,6 +311,7 @@ async def test_one_way_silence_throws_that_way_away_and_a_hole_never_heals(memor
         await client.send_all(b"heard")
         assert await read(node, 5) == b"heard"
         assert await hears_nothing(client)
+        assert proxy.connections[0].broken
         proxy.heal()
         await node.send_all(b"lost too, for a stream has no holes")
         assert await hears_nothing(client)
@@ -325,6 +326,7 @@ async def test_silence_that_threw_nothing_away_heals(memory: bool) -> None:
         client, node = await connect()
         proxy.silence("to_client")
         await trio.sleep(100)
+        assert not proxy.connections[0].broken
         proxy.heal()
         await node.send_all(b"well")
         assert await read(client, 4) == b"well"
