@@ -10,6 +10,7 @@ differs are the masks of WebSocket frames, which come from the system's randomne
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from random import Random
 from types import SimpleNamespace
@@ -26,6 +27,9 @@ __all__ = ("SECONDS", "deterministic", "replay")
 
 SECONDS = 300.0
 """Virtual seconds of a run; with it and the seed a run is complete."""
+
+PAUSES = (1.5, 6.0, 12.0)
+"""The longest pause between two faults: a storm, bad weather, a bad day."""
 
 
 def deterministic(seed: int, function: Callable[[], None]) -> None:
@@ -73,7 +77,8 @@ def replay(seed: int, seconds: float = SECONDS) -> World:
     Raises:
         ChaosFailed: something did not hold.
     """
-    world = World(seed, memory=True, tempo=VIRTUAL)
+    tempo = dataclasses.replace(VIRTUAL, pause=Random(f"{seed}/pause").choice(PAUSES))
+    world = World(seed, memory=True, tempo=tempo)
     jitter = Random(f"{seed}/jitter")
 
     def run() -> None:

@@ -107,6 +107,7 @@ class WatchedTransport:
                 self.socket = int(response["socket"])
         elif event == "message":
             socket, join, number = payload["context"]["stamp"]
+            self.socket = socket  # also where the reply to the join never came
             self._ledger.read(self._did, Stamp(socket, join, number))
 
     def end(self, *, whole: bool) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import hashlib
 import sys
+import traceback
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 
 import trio
 
@@ -24,7 +27,7 @@ __all__ = ("REAL", "VIRTUAL", "ChaosFailed", "Heap", "World", "open_descriptors"
 
 VIRTUAL = Tempo(
     heartbeat=30.0, reply=15.0, dial=10.0, backoff=Backoff(initial=1.0, maximum=30.0), idle=60.0, longest=40.0,
-    pause=12.0, pace=6.0, calm=600.0,
+    pause=12.0, pace=3.0, calm=600.0,
 )  # fmt: skip
 """The package's own deadlines; minutes of it take a second."""
 
@@ -35,6 +38,7 @@ REAL = Tempo(
 """Deadlines short enough for a minute to hold some hundred faults."""
 
 AGENTS = 4
+PORTS = range(20_000, 32_000)  # below those that Linux gives to whoever dials
 EVENTS_KEPT = 400
 
 
@@ -133,7 +137,8 @@ class World:
         except ChaosFailed:
             raise
         except Exception as error:
-            self.ledger.violations.append(f"{type(error).__name__} came out: {error}")
+            trace = "".join(traceback.format_exception(error))
+            self.ledger.violations.append(f"{type(error).__name__} came out: {error}\n{trace}")
             raise self._failed() from error
         finally:
             self.clock = trio.current_time() - began
@@ -142,20 +147,36 @@ class World:
 
     @contextlib.asynccontextmanager
     async def _agents(self) -> AsyncIterator[tuple[CloudNode, FaultProxy, list[Agent]]]:
-        channels = {"plugins:": stamped_channel(self.ledger)}
         tempo = self._tempo
         async with contextlib.AsyncExitStack() as stack:
-            node = CloudNode(
-                memory=self._memory, seed=self.seed, channels=channels, idle_timeout=tempo.idle, frames_kept=10,
-                close_timeout=min(5.0, tempo.idle),
-            )  # fmt: skip
-            await stack.enter_async_context(node)
+            node = await self._start_node(stack)
             proxy = await stack.enter_async_context(FaultProxy.around(node, seed=self.seed))
             agents = [Agent(number, str(self.seed), tempo, proxy, self.ledger, self.log) for number in range(AGENTS)]
             for agent in agents:
                 agent.channel = await stack.enter_async_context(open_channel(agent.options))
                 await agent.channel.connect(PROTOCOLS)
             yield node, proxy, agents
+
+    async def _start_node(self, stack: contextlib.AsyncExitStack) -> CloudNode:
+        """A node; over TCP on a port that no other program is given while the node is away."""
+        random = Random()
+        channels = {"plugins:": stamped_channel(self.ledger)}
+        idle = self._tempo.idle
+        while True:
+            node = CloudNode(
+                memory=self._memory,
+                port=0 if self._memory else random.choice(PORTS),
+                seed=self.seed,
+                channels=channels,
+                idle_timeout=idle,
+                close_timeout=min(5.0, idle),
+                frames_kept=10,
+            )
+            try:
+                return await stack.enter_async_context(node)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
 
     async def _round(self, weather: Weather, agents: list[Agent], node: CloudNode, seconds: float) -> None:
         over = trio.Event()
