@@ -41,7 +41,8 @@ from layr8_actors.channel.router import Router
 from layr8_actors.channel.tree import Tree
 from layr8_actors.otp import Supervisor, events as otp_events, format_tree
 from layr8_actors.telemetry import Event, log_event
-from layr8_actors.testing import CloudNode
+from layr8_actors.testing import CloudNode, FaultProxy
+from layr8_actors.testing.network_faults import NetworkFaults
 from layr8_actors.testing.node_behaviours import NodeBehaviours
 from tests.peers.scenario_names import NAMES as SCENARIOS
 
@@ -153,6 +154,7 @@ VARIABLES: dict[str, type] = {
     "event": Event,
     "node": CloudNode,
     "options": ChannelOptions,
+    "proxy": FaultProxy,
     "reply": Reply,
     "supervisor": Supervisor,
 }
@@ -402,6 +404,15 @@ def test_the_table_of_misbehaviour_has_every_method_of_the_node() -> None:
     } - {"bind", "unbind"}
     named = {name for row in rows("docs/testing.md", "What a node does on demand") for name in spans(row[1])}
     assert {name.partition("(")[0].removeprefix("node.") for name in named} == methods | {"down", "stop", "start"}
+
+
+def test_the_table_of_network_faults_has_every_method_of_the_proxy() -> None:
+    methods = {
+        name for name, value in vars(NetworkFaults).items() if inspect.isfunction(value) and not name.startswith("_")
+    }
+    named = {name for row in rows("docs/testing.md", "A network that fails") for name in spans(f"{row[1]} {row[2]}")}
+    said = {name.partition("(")[0].removeprefix("proxy.") for name in named}
+    assert said == methods | {"ignore_dials", "answer_dials"}
 
 
 def test_every_count_is_explained() -> None:

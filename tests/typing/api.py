@@ -10,6 +10,7 @@ import trio
 
 from layr8_actors import Callbacks, Channel, ChannelOptions, MessageStream, Reply, open_channel
 from layr8_actors.otp import ActorRef, Call, ChildSpec, Restart, Supervisor
+from layr8_actors.testing import CloudNode, FaultProxy, ProxiedConnection, ProxyStatistics
 
 
 class Get(Call[int]):
@@ -85,3 +86,13 @@ def mistakes_are_refused(options: ChannelOptions) -> None:
     # Each is checked by the comment itself: a checker that saw no mistake here would call the comment unused.
     ChannelOptions(ws_url="wss://node.example.com/socket", api_key=1, agent_did="")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     options.ws_url = "wss://other.example.com"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def a_network_fails_for_all_connections_or_for_one(node: CloudNode) -> ProxyStatistics:
+    async with FaultProxy.around(node, seed=1) as proxy, FaultProxy("node.test", 443, tls=True) as other:
+        assert_type(proxy.connections, tuple[ProxiedConnection, ...])
+        proxy.delay(0.1, jitter=0.1, direction="to_node")
+        proxy.stall(connection=proxy.connections[0])
+        await other.ignore_dials(accepted=False)
+        ChannelOptions(ws_url=other.url, api_key="key", transport=other.connector)
+        return proxy.statistics()
