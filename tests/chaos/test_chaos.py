@@ -47,7 +47,7 @@ def test_a_channel_that_loses_a_message_is_found_with_the_seed_and_the_events_an
 
     async def forgetful(inbox: Inbox, message: Any) -> None:
         if isinstance(message, MessagesArrived) and len(message.payloads) > 1:
-            message = MessagesArrived(message.payloads[:-1])
+            message = MessagesArrived(message.payloads[:-1], message.sizes[:-1])
         await handle_cast(inbox, message)
 
     monkeypatch.setattr(Inbox, "handle_cast", forgetful)
