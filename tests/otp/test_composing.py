@@ -38,8 +38,9 @@ from layr8_actors.otp import (
     Restart,
     Supervisor,
     format_tree,
+    mark_healthy,
 )
-from layr8_actors.otp.events import LimitReached
+from layr8_actors.otp.events import LimitReached, RestartScheduled
 
 MAIN = {"restart": Restart.TRANSIENT, "significant": True}
 
@@ -151,6 +152,27 @@ async def test_max_attempts_counts_failures_in_a_row_and_forgets_them_after_a_he
             await trio.sleep(11)
     assert (caught.value.max_restarts, caught.value.max_seconds) == (2, math.inf)
     assert lab.starts["a"] == 5
+
+
+async def test_a_run_that_was_never_marked_healthy_does_not_end_the_row(lab: Any) -> None:
+    """It is up for longer than ``reset_after`` each time, and yet its failures are in a row until it says otherwise."""
+    works = False
+
+    async def client(*, task_status: trio.TaskStatus[None]) -> None:
+        lab.starts["client"] += 1
+        task_status.started()
+        if works:
+            mark_healthy(task_status)
+        await trio.sleep(20)
+        raise lab.Crash("client")
+
+    spec = ChildSpec("client", client, marks_healthy=True)
+    backoff = Backoff(initial=1, maximum=100, jitter=0, reset_after=10)
+    async with lab.running([spec], backoff=backoff, max_seconds=600, max_restarts=5):
+        await trio.sleep(20 + 1 + 20 + 2 + 1)
+        works = True
+        await trio.sleep(19 + 4 + 20 + 0.5)
+    assert [event.delay for event in lab.of(RestartScheduled)] == [1, 2, 4, 1]
 
 
 # --- auto_shutdown ----------------------------------------------------------------------------------------------------
@@ -546,3 +568,13 @@ async def test_a_snapshot_is_json_of_the_whole_tree_and_can_be_drawn_later(lab: 
 async def test_a_supervisor_that_does_not_run_has_a_snapshot_too() -> None:
     snapshot = Supervisor(name="root").snapshot()
     assert (snapshot.running, snapshot.children) == (False, ())
+
+
+async def test_each_supervisor_tells_its_own_hook_with_the_path_from_the_root(lab: Any, make_lab: Any) -> None:
+    below = make_lab()
+    inner = below.supervisor(below.children("x"), name="inner")
+    async with lab.running([inner.child_spec()], name="outer"):
+        below.crash("x")
+        await trio.sleep(1)
+    assert {event.path for event in lab.events} == {"outer"}
+    assert {event.path for event in below.events} == {"outer/inner"}
