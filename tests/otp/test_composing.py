@@ -33,6 +33,7 @@ from layr8_actors.otp import (
     ExitKind,
     ExitReason,
     Overflow,
+    Pid,
     Registry,
     Reply,
     Restart,
@@ -414,7 +415,7 @@ class Watcher(Actor):
         self.log = log
 
     async def handle_cast(self, message: Any) -> None:
-        if isinstance(message, ActorRef):
+        if isinstance(message, (ActorRef, Pid)):
             self.watched = self.monitor(message)
         elif message == "enough":
             self.watched.cancel()
@@ -450,6 +451,17 @@ async def test_L1_L2_a_monitor_tells_once_and_after_all_that_was_sent_even_to_a_
         await watcher.cast(talker)
         await trio.sleep(1)
         assert log[4:] == ["talker noproc"]
+
+
+async def test_L1_a_monitor_of_a_run_that_is_over_has_its_reason(lab: Any) -> None:
+    watcher, other = ActorRef("watcher"), ActorRef("other")
+    async with lab.running([Watcher.child_spec(watcher, lab.log), Slow.child_spec(other, [])]) as supervisor:
+        pid = other.pid
+        supervisor.exit_child("other", lab.Crash("other"))
+        await trio.sleep(1)
+        await watcher.cast(pid)
+        await trio.sleep(1)
+        assert lab.took() == ["other error"]
 
 
 async def test_L3_a_cancelled_monitor_is_silent(lab: Any) -> None:

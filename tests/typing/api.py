@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import dataclasses
+import functools
+from collections.abc import AsyncIterator, Hashable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, assert_type
 
 import trio
 
 from layr8_actors import Callbacks, Channel, ChannelOptions, MessageStream, Reply, open_channel
-from layr8_actors.otp import ActorRef, Call, ChildSpec, Restart, Supervisor
+from layr8_actors.otp import (
+    Actor,
+    ActorRef,
+    AutoShutdown,
+    Backoff,
+    Call,
+    ChildCounts,
+    ChildInfo,
+    ChildSnapshot,
+    ChildSpec,
+    Down,
+    DynamicSupervisor,
+    ExitKind,
+    ExitReason,
+    MailboxStatistics,
+    Monitor,
+    Overflow,
+    Pid,
+    Registry,
+    Restart,
+    Strategy,
+    Supervisor,
+    SupervisorSnapshot,
+    Timer,
+    events,
+    format_tree,
+    mark_healthy,
+)
+from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode, FaultProxy, ProxiedConnection, ProxyStatistics
 
 
@@ -31,6 +61,118 @@ async def plain_service(task_status: trio.TaskStatus[str]) -> None:
 
 def a_plain_trio_service_is_a_child() -> Supervisor:
     return Supervisor([ChildSpec("service", plain_service, restart=Restart.TRANSIENT)])
+
+
+async def greet(stream: trio.SocketStream) -> None:
+    await stream.send_all(b"hello")
+
+
+async def a_service_that_is_healthy_later(number: int, *, task_status: trio.TaskStatus[None]) -> None:
+    task_status.started()
+    mark_healthy(task_status)
+
+
+def what_takes_task_status_is_a_child_and_its_arguments_are_bound() -> list[ChildSpec]:
+    return [
+        ChildSpec("later", functools.partial(a_service_that_is_healthy_later, 1), marks_healthy=True),
+        ChildSpec("server", functools.partial(trio.serve_tcp, greet, 0, host="127.0.0.1")),
+        Watcher.child_spec("watcher", shutdown=1.0),
+        Supervisor(name="inner").child_spec(restart=Restart.TRANSIENT, significant=True),
+        DynamicSupervisor(name="pool").child_spec(),
+    ]
+
+
+def each_limit_of_restarts_has_a_type() -> Supervisor:
+    return Supervisor(
+        strategy=Strategy.REST_FOR_ONE,
+        backoff=Backoff(initial=0.5),
+        max_restarts=5,
+        max_seconds=60,
+        max_attempts=None,
+        give_up_never=False,
+        auto_shutdown=AutoShutdown.ALL_SIGNIFICANT,
+        parallel_shutdown=True,
+        shutdown_deadline=25,
+        on_event=tell,
+    )
+
+
+def tell(event: Event) -> None:
+    match event:
+        case events.RestartScheduled():
+            assert_type(event.delay, float)
+        case events.ChildExited():
+            assert_type(event.error, Exception | None)
+        case events.LimitReached():
+            assert_type(event.path, str)
+        case _:
+            pass
+
+
+async def a_supervisor_keeps_its_type_wherever_it_runs(nursery: trio.Nursery, spec: ChildSpec) -> None:
+    async with Supervisor([spec]) as supervisor:
+        assert_type(supervisor, Supervisor)
+        await supervisor.start_child(spec)  # its handle is Any: what the child reported
+        assert_type(await supervisor.terminate_child("service"), None)
+        supervisor.request_stop()
+    async with DynamicSupervisor(max_children=4) as pool:
+        assert_type(pool, DynamicSupervisor)
+        assert_type(await pool.start_child(spec), Pid | None)
+    await nursery.start(supervisor.run)
+    nursery.start_soon(pool.run)
+    await supervisor.run()
+    await supervisor.stop()
+
+
+async def a_pid_tells_how_its_run_ended(pool: DynamicSupervisor, spec: ChildSpec) -> None:
+    pid = await pool.start_child(spec)
+    if pid is not None:
+        reason = await pid.wait_exit()
+        assert_type(reason, ExitReason)
+        assert_type(reason.kind, ExitKind)
+        assert_type(reason.error, Exception | None)
+        assert_type(reason.clean, bool)
+        assert_type(pid.alive, bool)
+        await pool.terminate_child(pid)
+        await pool.terminate_child(pid.id)
+
+
+def a_tree_is_seen_as_plain_data(supervisor: Supervisor, pool: DynamicSupervisor) -> dict[str, Any]:
+    assert_type(supervisor.pid("service"), Pid)
+    assert_type(supervisor.which_children(), list[ChildInfo])
+    assert_type(pool.count_children(), ChildCounts)
+    snapshot = supervisor.snapshot()
+    assert_type(snapshot, SupervisorSnapshot)
+    assert_type(snapshot.children, tuple[ChildSnapshot, ...])
+    assert_type(snapshot.children[0].supervisor, SupervisorSnapshot | None)
+    assert_type(format_tree(pool) + format_tree(snapshot), str)
+    return dataclasses.asdict(snapshot)
+
+
+class Watcher(Actor):
+    drain = True
+    watched: Monitor
+    timer: Timer
+
+    async def handle_cast(self, message: ActorRef | Pid) -> None:
+        self.watched = self.monitor(message)
+        self.timer = self.send_after(1, "tick")
+        assert_type(self.timer.cancel(), bool)
+
+    async def handle_down(self, down: Down) -> None:
+        assert_type(down.pid, Pid | None)
+        assert_type(down.reason, ExitReason)
+        assert_type(down.monitor, Monitor)
+        self.watched.cancel()
+
+
+def a_ref_says_what_its_mailbox_does_and_where_it_is_registered(registry: Registry) -> ActorRef:
+    ref = ActorRef("db", mailbox_capacity=64, overflow=Overflow.DROP_OLD, registry=registry)
+    assert_type(ref.statistics(), MailboxStatistics)
+    assert_type(ref.pid, Pid | None)
+    assert_type(registry.names(), tuple[Hashable, ...])
+    with registry.register(("cache", 1), object()):
+        return ref
 
 
 def callbacks_may_be_sync_or_async() -> tuple[Callbacks, Callbacks]:
@@ -96,3 +238,6 @@ async def a_network_fails_for_all_connections_or_for_one(node: CloudNode) -> Pro
         await other.ignore_dials(accepted=False)
         ChannelOptions(ws_url=other.url, api_key="key", transport=other.connector)
         return proxy.statistics()
+    ActorRef("db", overflow="drop_old")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Supervisor(auto_shutdown=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    DynamicSupervisor(strategy=Strategy.ONE_FOR_ALL)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
