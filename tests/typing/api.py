@@ -228,6 +228,9 @@ def mistakes_are_refused(options: ChannelOptions) -> None:
     # Each is checked by the comment itself: a checker that saw no mistake here would call the comment unused.
     ChannelOptions(ws_url="wss://node.example.com/socket", api_key=1, agent_did="")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     options.ws_url = "wss://other.example.com"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    ActorRef("db", overflow="drop_old")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Supervisor(auto_shutdown=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    DynamicSupervisor(strategy=Strategy.ONE_FOR_ALL)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def a_network_fails_for_all_connections_or_for_one(node: CloudNode) -> ProxyStatistics:
@@ -238,6 +241,3 @@ async def a_network_fails_for_all_connections_or_for_one(node: CloudNode) -> Pro
         await other.ignore_dials(accepted=False)
         ChannelOptions(ws_url=other.url, api_key="key", transport=other.connector)
         return proxy.statistics()
-    ActorRef("db", overflow="drop_old")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    Supervisor(auto_shutdown=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    DynamicSupervisor(strategy=Strategy.ONE_FOR_ALL)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
