@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 from ..errors import InvalidOption
 from .validation import checked_choice, checked_flag, checked_seconds, checked_text
@@ -21,15 +21,6 @@ INFINITY = math.inf
 
 WORKER_SHUTDOWN = 5.0  # OTP supervisor: the default of a worker
 START_TIMEOUT = 30.0  # our own: OTP waits for ever, and a half-started child then blocks its whole tree
-
-
-@runtime_checkable
-class StartForChild(Protocol):
-    """A ``start`` that has to be made anew for each child of a dynamic supervisor, as an actor's with its own ref."""
-
-    def for_child(self, child_id: str) -> Callable[..., Awaitable[object]]:
-        """Return the start of one child, for all of its incarnations."""
-        ...
 
 
 class Restart(Enum):
@@ -108,5 +99,7 @@ class ChildSpec:
     def numbered(self, number: int) -> ChildSpec:
         """For the library alone: return the spec of one of the many children that a dynamic supervisor makes of it."""
         child_id = f"{self.id}-{number}"
-        start = self.start.for_child(child_id) if isinstance(self.start, StartForChild) else self.start
+        # By name: isinstance with a runtime-checkable protocol takes 10 us, a tenth of a start (Python 3.11).
+        for_child: Any = getattr(self.start, "for_child", None)
+        start = self.start if for_child is None else for_child(child_id)
         return replace(self, id=child_id, start=start)
