@@ -4,6 +4,7 @@
 
 SHELL := /bin/sh
 VENV := .venv
+BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 
 # The first interpreter that is new enough and can make a virtual environment.
@@ -20,13 +21,15 @@ within = $(if $(TIMEOUT),$(TIMEOUT) $(1),)
 
 PIP = $(call within,900) $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL = $(PIP) install --quiet --constraint constraints.txt
+BENCH_INSTALL = $(call within,900) $(BENCH_VENV)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+	--constraint constraints.txt
 
 # pyright runs from its own wheel on node from a wheel; these keep it from asking an index or the machine for others.
 PYRIGHT = env PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/pyright
 
 ARGS ?=
 
-.PHONY: help demo test check lint format-check types mypy pyright imports format coverage bench chaos fuzz interop clean
+.PHONY: help demo test check lint format-check types mypy pyright imports format coverage bench bench-peers chaos fuzz interop clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -114,7 +117,23 @@ tests/interop/node_modules: tests/interop/package.json tests/interop/package-loc
 interop: $(VENV)/.development tests/interop/node_modules ## phoenix.js against CloudNode (needs Node.js 20+ and npm)
 	$(call within,300) $(BIN)/python -m pytest tests/interop
 
+# The peers of bench/otp_peers.py, in an environment of their own: triotp needs a newer Python than the package does.
+BENCH_PYTHON ?= $(shell for p in python3.13 python3.14 python3; do \
+	if $$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then \
+		command -v $$p; break; fi; done)
+
+$(BENCH_VENV)/.peers: bench/requirements.txt requirements/build.txt pyproject.toml constraints.txt
+	@if [ -z "$(BENCH_PYTHON)" ]; then \
+		echo "error: triotp needs Python 3.13 or newer: make bench-peers BENCH_PYTHON=/path/to/python3.13" >&2; exit 1; fi
+	"$(BENCH_PYTHON)" -m venv $(BENCH_VENV)
+	$(BENCH_INSTALL) -r requirements/build.txt
+	$(BENCH_INSTALL) --no-build-isolation --editable . -r bench/requirements.txt
+	@touch $@
+
+bench-peers: $(BENCH_VENV)/.peers ## install triotp and pykka in .venv-bench and compare with them
+	$(call within,600) $(BENCH_VENV)/bin/python bench/otp_peers.py $(ARGS)
+
 clean: ## remove .venv and everything generated
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .fuzz tests/interop/node_modules
+	rm -rf $(VENV) $(BENCH_VENV) build dist htmlcov .coverage .coverage.* .hypothesis .fuzz tests/interop/node_modules
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find layr8_actors tests bench examples fuzz -type d -name __pycache__ -prune -exec rm -rf {} +
