@@ -187,7 +187,8 @@ class ActorProcess:
             if trio.current_effective_deadline() == -math.inf:
                 # Told to end just as a message or the deadline came: nothing was begun, leave it to whoever is next.
                 await trio.lowlevel.checkpoint()
-            if self._next_due(actor) <= trio.current_time():
+            due = self._next_due(actor)
+            if due != math.inf and due <= trio.current_time():
                 await self._run_due(actor)
                 # A stop that came meanwhile goes first; and a timer that sets the next one must not starve the mailbox.
                 await trio.lowlevel.checkpoint()
@@ -216,7 +217,7 @@ class ActorProcess:
             self._in_hand = item = NOTHING
 
     def _next_due(self, actor: Actor) -> float:
-        return actor.deadline if self._timers is None else min(actor.deadline, self._timers.next_due())
+        return actor._deadline if self._timers is None else min(actor._deadline, self._timers.next_due())
 
     async def _run_due(self, actor: Actor) -> None:
         timer = None if self._timers is None else self._timers.pop_due(min(actor.deadline, trio.current_time()))
@@ -228,6 +229,11 @@ class ActorProcess:
             self._in_hand = TIMEOUT
             actor.deadline = math.inf
             await actor.handle_timeout()
+
+    @property
+    def idle(self) -> bool:
+        """True while it waits for a message: the next one is handled as soon as the loop comes to it."""
+        return self.started and self._in_hand is NOTHING
 
     @property
     def handling(self) -> str | None:

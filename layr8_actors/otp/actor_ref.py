@@ -135,11 +135,12 @@ class ActorRef:
             raise CallingSelf(f"actor {self.id!r} called itself with {type(request).__name__}")
         if process is None or process.closing:
             raise ActorNotRunning(f"actor {self.id!r} is not running; it was asked {type(request).__name__}")
-        seconds = checked_seconds("timeout", timeout, allow_infinity=True)
+        seconds = timeout if timeout is CALL_TIMEOUT else checked_seconds("timeout", timeout, allow_infinity=True)
         reply: Reply[T] = Reply()
         process.pending[reply] = None
         try:
-            return await reply.wait(process.mailbox, QueuedCall(request, reply, process), seconds)
+            queued = QueuedCall(request, reply, process)
+            return await reply.wait(process.mailbox, queued, seconds, idle=process.idle)
         finally:
             process.pending.pop(reply, None)
 
