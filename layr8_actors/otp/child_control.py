@@ -87,7 +87,7 @@ class ChildControl:
         """Return the child that ``task`` belongs to, directly or through nurseries within it, if it is one of ours."""
         while task is not None and task.parent_nursery is not None:
             if task.parent_nursery is self.nursery:
-                return self._children.of_task(task)
+                return self._children.of_task(task, self._reports.label)
             task = task.parent_nursery.parent_task
         return None
 

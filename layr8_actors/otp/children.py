@@ -226,8 +226,17 @@ class Children:
             raise ActorNotRunning(f"child {child_id!r} is {record.info().state.value}")
         return record.incarnation
 
-    def of_task(self, task: trio.lowlevel.Task) -> Incarnation | None:
-        """Return the incarnation that runs in ``task``, if there is one."""
+    def of_task(self, task: trio.lowlevel.Task, supervisor: str) -> Incarnation | None:
+        """Return the incarnation that runs in ``task``, if there is one.
+
+        Args:
+            task: any.
+            supervisor: the supervisor's path, which the names of its children's tasks begin with.
+        """
+        # First by the name it was given, which anyone may change: to look at each of 10,000 takes half a millisecond.
+        named = self._records.get(task.name.removeprefix(f"{supervisor}/"))
+        if named is not None and named.incarnation is not None and named.incarnation.task is task:
+            return named.incarnation
         for record in self._records.values():
             if record.incarnation is not None and record.incarnation.task is task:
                 return record.incarnation

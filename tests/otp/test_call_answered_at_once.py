@@ -64,13 +64,6 @@ async def test_an_answer_that_takes_a_while_is_waited_for_until_the_timeout_and_
         assert trio.current_time() - begin == 5.0
 
 
-async def test_a_call_without_time_to_wait_is_given_up_even_where_the_answer_would_come_at_once():
-    ref = ActorRef("answering")
-    async with Supervisor([Answering.child_spec(ref, [])]):
-        with pytest.raises(CallTimeout):
-            await ref.call(Ask(), timeout=0)
-
-
 async def test_callers_of_a_busy_actor_wait_in_order_without_spinning():
     handled: list[Ask] = []
     ref = ActorRef("answering")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
+from layr8_actors.errors import CallingSelf
 from layr8_actors.otp import ChildSpec, DynamicSupervisor
 
 MANY = 200
@@ -66,3 +68,24 @@ async def test_a_deadline_that_is_over_at_once_still_ends_all_children():
         supervisor = await run_with_many(nursery, ChildSpec("child", slow), shutdown_deadline=0)
         await supervisor.stop()
     assert len(ended) == MANY
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+async def test_a_child_is_known_as_one_whatever_its_task_is_called(renamed):
+    told = []
+
+    async def asks(*, task_status):
+        task_status.started()
+        if renamed:
+            trio.lowlevel.current_task().name = "many/child-1"  # as another one's
+        with trio.CancelScope(shield=True):
+            try:
+                await supervisor.stop()
+            except CallingSelf as error:
+                told.append(str(error))
+
+    async with trio.open_nursery() as nursery:
+        supervisor = await run_with_many(nursery, ChildSpec("child", idle), name="many")
+        await supervisor.start_child(ChildSpec("asks", asks))
+    assert len(told) == 1
+    assert "many/asks-201" in told[0]
