@@ -72,7 +72,7 @@ async def test_a_deadline_that_is_over_at_once_still_ends_all_children():
 
 @pytest.mark.parametrize("renamed", [False, True])
 async def test_a_child_is_known_as_one_whatever_its_task_is_called(renamed):
-    told = []
+    told: list[str] = []
 
     async def asks(*, task_status):
         task_status.started()
