@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -158,19 +159,30 @@ class Channel:
         Always checkpoints. Cancellation frees everything here, and what was not written by then never will be; but the
         node may still act on what was. Pushes are written in the order of the calls.
         """
-        record = self._record
         waiter = Waiter()
-        with trio.move_on_after(record.options.reply_timeout) as scope:
-            try:
-                await self._push(event, payload, waiter)
-                return await waiter.wait()
-            finally:
-                waiter.gone = True
-                record.waiting.pop(waiter.ref, None)
+        if self._record.reply_deadlines.watched:
+            return await self._ask(event, payload, waiter)
+        with trio.move_on_after(self._record.options.reply_timeout):
+            return await self._ask(event, payload, waiter)
+        raise self._timed_out(waiter)
+
+    async def _ask(self, event: str, payload: Any, waiter: Waiter) -> Reply:
+        record = self._record
+        try:
+            await self._push(event, payload, waiter)
+            return await waiter.wait()
+        except ReplyTimeout:
+            raise self._timed_out(waiter) from None
+        finally:
+            waiter.gone = True
+            record.waiting.pop(waiter.ref, None)
+
+    def _timed_out(self, waiter: Waiter) -> ReplyTimeout:
+        record = self._record
         record.counters.reply_timeouts += 1
-        if waiter.written and not record.backlog.paused and not held_up(scope.deadline, trio.current_time()):
+        if waiter.written and not record.backlog.paused and not held_up(waiter.deadline, trio.current_time()):
             self._note_timeout(waiter)
-        raise ReplyTimeout(record.options.reply_timeout, written=waiter.written)
+        return ReplyTimeout(record.options.reply_timeout, written=waiter.written)
 
     async def send_fire_and_forget(self, event: str, payload: Any) -> None:
         """Push ``event`` and return as soon as it is queued for writing; its reply is not awaited.
@@ -191,10 +203,7 @@ class Channel:
         that is lost before the writer comes to it discards what is queued, which the event LinkLost and the statistics
         count. close writes what is queued first.
         """
-        with trio.move_on_after(self._record.options.reply_timeout):
-            await self._push(event, payload, None)
-            return
-        raise ReplyTimeout(self._record.options.reply_timeout, written=False)
+        await self._push(event, payload, None)
 
     async def send_ack(self, ids: Iterable[str]) -> None:
         """Acknowledge inbound messages, as nodes without ``reply_protocol/1`` want it; no reply is awaited.
@@ -230,22 +239,33 @@ class Channel:
             waiter.join_ref = frame.join_ref
             waiter.link = link.number
             record.waiting[ref] = waiter
+            record.reply_deadlines.add(waiter)
             record.backlog.raise_bounds()
         # From here on no await but the one for room, so that an error or a cancellation means: not queued.
         try:
             link.outbox.send_nowait(outgoing)
         except trio.WouldBlock:
-            lost = Disconnected("the link was lost before there was room", written=False)
-            with trio.CancelScope() as room:
-                if waiter is not None:
-                    waiter.room = room
-                try:
-                    await link.outbox.send(outgoing)
-                except trio.BrokenResourceError:
-                    raise lost from None
-            if waiter is None and link.ended.is_set():
-                raise lost from None  # it was taken out of the queue by the end of the link
+            await self._wait_for_room(link, outgoing)
         record.counters.sent += 1
+
+    async def _wait_for_room(self, link: Link, outgoing: Outgoing) -> None:
+        lost = Disconnected("the link was lost before there was room", written=False)
+        timeout = self._record.options.reply_timeout
+        waiter = outgoing.waiter
+        # One who waits for a reply is released by whoever tells it that none will come.
+        with trio.CancelScope(deadline=math.inf if waiter else trio.current_time() + timeout) as room:
+            if waiter is not None:
+                waiter.room = room
+            try:
+                await link.outbox.send(outgoing)
+            except trio.BrokenResourceError:
+                raise lost from None
+        if waiter is not None:
+            return
+        if room.cancelled_caught:
+            raise ReplyTimeout(timeout, written=False)
+        if link.ended.is_set():
+            raise lost from None  # it was taken out of the queue by the end of the link
 
     def _joined_link(self) -> Link:
         record = self._record

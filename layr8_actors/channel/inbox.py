@@ -119,7 +119,7 @@ class Inbox(Actor):
     async def _call(self, name: str, callback: Callable[..., object], *args: object) -> None:
         try:
             result = callback(*args)
-            if inspect.isawaitable(result):
+            if result is not None and inspect.isawaitable(result):
                 await result
         except Exception as error:
             record = self._record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import trio
@@ -22,12 +23,13 @@ class Waiter:
     request not written by then never will be.
     """
 
-    __slots__ = ("_error", "_reply", "_task", "gone", "join_ref", "link", "ref", "room", "written")
+    __slots__ = ("_error", "_reply", "_task", "deadline", "gone", "join_ref", "link", "ref", "room", "written")
 
     def __init__(self) -> None:
         self.ref = ""
         self.join_ref: Ref = None
         self.link = 0
+        self.deadline = math.inf
         self.written = False
         self.gone = False
         self.room: trio.CancelScope | None = None  # around the wait for room in the outbox
@@ -37,13 +39,13 @@ class Waiter:
 
     def resolve(self, reply: Reply) -> None:
         """Hand over the reply; nothing happens if the caller has gone or was answered before."""
-        if not self._settled:
+        if not self.settled:
             self._reply = reply
             self._wake()
 
     def fail(self, error: Layr8Error) -> None:
         """Hand over an error that no other caller gets, likewise."""
-        if not self._settled:
+        if not self.settled:
             self._error = error
             self.gone = True  # at once, and not when the caller wakes: what it is told not to be written must not be
             if self.room is not None:
@@ -51,8 +53,9 @@ class Waiter:
             self._wake()
 
     @property
-    def _settled(self) -> bool:
-        return self._reply is not None or self._error is not None
+    def settled(self) -> bool:
+        """True once there is an outcome, or nobody waits any more."""
+        return self.gone or self._reply is not None
 
     def _wake(self) -> None:
         if self._task is not None:
@@ -70,20 +73,19 @@ class Waiter:
 
         Always checkpoints; on cancellation nothing is left but the owner's entry for the ref.
         """
-        if self._settled:
+        if self.settled:
             await trio.lowlevel.checkpoint()
         else:
             self._task = trio.lowlevel.current_task()
-
-            def abort(raise_cancel: object) -> trio.lowlevel.Abort:
-                self._task = None
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            await trio.lowlevel.wait_task_rescheduled(abort)
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
         if self._error is not None:
             raise self._error
         assert self._reply is not None
         return self._reply
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Outgoing:

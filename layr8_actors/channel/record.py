@@ -20,6 +20,7 @@ from ..transport.redaction import redact_all
 from .backlog import Backlog
 from .events import FrameIgnored, FrameRefused, SendsDiscarded
 from .link_state import LinkMachine
+from .reply_deadlines import ReplyDeadlines
 from .statistics import Counters
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Record:
         "options",
         "over",
         "refs",
+        "reply_deadlines",
         "round_trip",
         "routed",
         "routed_sizes",
@@ -109,6 +111,7 @@ class Record:
         self.topic = Topic(f"plugins:{options.agent_did}")
         self.topic_link = 0
         self.waiting: dict[str, Waiter] = {}
+        self.reply_deadlines = ReplyDeadlines(options.reply_timeout, self.waiting)
         self.timeouts_in_a_row = 0
         self.assigned_did = options.agent_did
         self.capabilities: tuple[str, ...] = ()

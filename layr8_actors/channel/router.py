@@ -79,7 +79,17 @@ class Router(Actor):
             record.crashes_on_one_frame = 0
             record.refuse_frame(link, RemoteProtocolError("this frame crashed the router twice"))
         self._reconnector.cast_nowait(Resynchronize())
+        record.reply_deadlines.watch(self._set_alarm)
+        self._set_alarm()
         return Continue()
+
+    def _set_alarm(self) -> None:
+        self.deadline = self._record.reply_deadlines.due
+
+    async def handle_timeout(self) -> None:
+        """Tell those who have waited for a reply long enough."""
+        self._record.reply_deadlines.expire(trio.current_time())
+        self._set_alarm()
 
     async def handle_continue(self, term: object) -> None:
         """Go on where the last incarnation stopped; not in init, so that a frame that crashes this one is noted too."""
@@ -104,6 +114,7 @@ class Router(Actor):
 
     async def terminate(self, reason: ExitReason) -> None:
         """Release those who wait for a reply: it could still come, but nobody promises any more that it is matched."""
+        self._record.reply_deadlines.watch(None)
         self._record.note_exit(reason)
         if reason.kind is ExitKind.ERROR and self._record.routed_so_far < len(self._record.unrouted):
             self._record.crashes_on_one_frame += 1
