@@ -6,14 +6,14 @@ import dataclasses
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..errors import InvalidOption, LocalProtocolError
 from ..otp import Backoff, Supervisor
 from ..otp.validation import checked_count, checked_seconds
 from ..phoenix import Frame, Serializer
 from ..telemetry import Hook, log_event
-from ..transport import Connector, Endpoint, Secret
+from ..transport import Connector, Endpoint, Secret, TransportName, connector_named
 from ..transport.endpoint import checked_url
 from ..transport.hidden_arguments import hide_arguments
 from .did_spec import build_did_spec, derive_child_did
@@ -23,6 +23,7 @@ __all__ = ("ApiKeyProvider", "Callbacks", "ChannelOptions", "checked_protocols")
 RESTART_BACKOFF = Backoff(initial=1.0, maximum=30.0, factor=2.0, jitter=0.5, reset_after=30.0, first_delay=0.0)
 """Delays before an actor's restart: the channel's own 1 s -> 30 s, but at once the first time (OTP)."""
 
+_TRANSPORTS = "'auto' | 'websockets' | 'trio-websocket' | a Connector"
 _DID = re.compile(r"did:[a-z0-9]+:[A-Za-z0-9._:%-]+")  # W3C DID Core, section 3.1
 _URI = re.compile(r"[\x21-\x7e]+")  # RFC 3986: ASCII without spaces
 
@@ -94,7 +95,8 @@ class ChannelOptions:
         max_restarts: restarts of the channel's actors allowed within ``max_seconds``. 3: Elixir's Supervisor.
         max_seconds: length of that window in seconds. 5: Elixir's Supervisor. It has to be longer than the delays
             before that many restarts (0, 1, 2, 4, ... 30 s), or the budget could never be spent.
-        transport: ``"auto"``, ``"trio-websocket"``, or a connector of your own.
+        transport: ``"auto"``, ``"websockets"``, ``"trio-websocket"``, or a connector of your own. Auto is websockets
+            where the extra ``fast`` is installed.
         on_event: gets every event of the channel and its supervisor; the default logs them.
     """
 
@@ -118,7 +120,7 @@ class ChannelOptions:
     outbox_capacity: int = 1024
     max_restarts: int = 3
     max_seconds: float = 5.0
-    transport: Literal["auto", "trio-websocket"] | Connector = "auto"
+    transport: TransportName | Connector = "auto"
     on_event: Hook = dataclasses.field(default=log_event, repr=False)
 
     def __post_init__(self) -> None:
@@ -160,10 +162,11 @@ class ChannelOptions:
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
             raise InvalidOption("ssl_context", self.ssl_context, "ssl.SSLContext, or None")
         if isinstance(self.transport, str):
-            if self.transport not in ("auto", "trio-websocket"):
-                raise InvalidOption("transport", self.transport, "'auto' | 'trio-websocket' | a Connector")
+            if self.transport not in get_args(TransportName):
+                raise InvalidOption("transport", self.transport, _TRANSPORTS)
+            connector_named(self.transport)  # so that a library that is not there is missed here and not by a dial
         elif not callable(getattr(self.transport, "open", None)):
-            raise InvalidOption("transport", self.transport, "'auto' | 'trio-websocket' | a Connector")
+            raise InvalidOption("transport", self.transport, _TRANSPORTS)
         if not callable(self.on_event):
             raise InvalidOption("on_event", self.on_event, "a function that takes one event")
 

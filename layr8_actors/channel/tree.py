@@ -19,7 +19,7 @@ from ..otp import ActorRef, ChildSpec, Strategy, Supervisor
 from ..otp.events import LimitReached
 from ..otp.incarnation import incarnation_of
 from ..telemetry import Event
-from ..transport import Connector, TrioWebSocketConnector
+from ..transport import Connector, connector_named
 from .connection import Connection
 from .heartbeat import Heartbeat
 from .inbox import Inbox
@@ -55,7 +55,8 @@ class Tree:
         heartbeat = ActorRef("heartbeat", keep_mailbox=True)
         reconnector = ActorRef("reconnector", keep_mailbox=True)
         self._reconnector = reconnector
-        connector = options.transport if not isinstance(options.transport, str) else TrioWebSocketConnector()
+        named = options.transport
+        connector = connector_named(named) if isinstance(named, str) else named
         self.connector: Connector = connector
         specs: list[ChildSpec] = [
             Inbox.child_spec(inbox, record, shutdown=CALLBACK_GRACE),

@@ -15,7 +15,9 @@ for each field, of UTF-8 bytes; then the fields; then the data::
 
 from __future__ import annotations
 
+import gc
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -51,6 +53,8 @@ _FIELDS_OF_BROADCAST: Final = ("topic", "event")
 _ALLOWED: Final = "None, bool, int, finite float, str, list, tuple, and dict with str keys"
 
 _TOO_DEEP: Final = "nesting deeper than the limit, or a value that contains itself"
+
+_LONG: Final = 1024  # Characters above which a walk over the payload is cheaper than to count brackets.
 
 # Both are stateless: one of each serves every serializer.
 _DECODER: Final = msgspec.json.Decoder(Frame)
@@ -141,8 +145,8 @@ class Serializer:
         size = len(text)
         if size > self.max_size or (size * 4 > self.max_size and not text.isascii()):
             self._check_size(len(text.encode("utf-8", "surrogatepass")))
-        brackets = text.count("[") + text.count("{")
-        if brackets > MAX_CONTAINERS:
+        # Counting takes its time on a long text, and a short one cannot hold so many.
+        if size > MAX_CONTAINERS and text.count("[") + text.count("{") > MAX_CONTAINERS:
             brackets = _brackets_outside_strings(text)
             if brackets > MAX_CONTAINERS:
                 raise FrameTooLarge(
@@ -159,12 +163,19 @@ class Serializer:
             # msgspec names types and positions, never values, so its text is safe to show.
             problem = MalformedFrame(f"not a frame [join_ref, ref, topic, event, payload]: {error}{_hint(text)}")
         else:
-            # No payload nests deeper than the brackets before it are many, so nearly all frames need no walk.
-            if brackets - 1 > self.max_depth and _deeper_than(self.max_depth, frame.payload):
+            if self._may_be_too_deep(text) and _deeper_than(self.max_depth, frame.payload):
                 raise self._too_deep()
             return frame
         # Raised here and not above: an exception's context would carry the message along.
         raise problem
+
+    def _may_be_too_deep(self, text: str) -> bool:
+        # Each level takes a bracket to open and one to close, so most frames, which are short, need no walk. For a long
+        # one to count takes longer than to walk.
+        size = len(text)
+        if size <= 2 * self.max_depth:
+            return False
+        return size > _LONG or text.count("[") + text.count("{") - 1 > self.max_depth
 
     def _check_size(self, size: int) -> None:
         if size > self.max_size:
@@ -255,17 +266,25 @@ def _brackets_outside_strings(text: str) -> int:
 def _deeper_than(limit: int, payload: Any) -> bool:
     """Walk the containers of a decoded payload level by level, so that no nesting can exhaust the stack."""
     level = [payload] if type(payload) in (dict, list) else []
+    if level and limit == 0:
+        return True
     while level:
-        if limit == 0:
-            return True
         limit -= 1
+        # What the collector does not track holds no container (CPython; else this is slower and as right), and most
+        # values are so: a look in C spares one in Python. On the last level such a one counts too.
         level = [
             child
             for container in level
-            for child in (container.values() if type(container) is dict else container)
+            for child in _looked_at(container.values() if type(container) is dict else container, limit)
             if type(child) is dict or type(child) is list
         ]
+        if level and limit == 0:
+            return True
     return False
+
+
+def _looked_at(children: Iterable[Any], limit: int) -> Iterable[Any]:
+    return filter(gc.is_tracked, children) if limit > 0 else children
 
 
 def _unwritable(value: Any, room: int) -> str | None:

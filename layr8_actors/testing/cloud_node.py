@@ -14,7 +14,7 @@ import trio
 
 from ..errors import InvalidOption
 from ..phoenix import Frame
-from ..transport import TrioWebSocketConnector
+from ..transport import Connector, connector_named
 from .memory_stream import memory_stream_pair
 from .node_behaviours import NodeBehaviours
 from .node_channel import NodeChannel
@@ -117,7 +117,7 @@ class CloudNode(NodeBehaviours):
         self._accepting: trio.CancelScope | None = None
         self._listeners: list[trio.SocketListener] = []
         self._upgrading: set[ServerWebSocket] = set()
-        self._connector = TrioWebSocketConnector(open_stream=self.open_stream) if memory else TrioWebSocketConnector()
+        self._connector = connector_named("auto", self.open_stream if memory else None)
 
     def __repr__(self) -> str:
         where = "memory" if self.memory else f"port {self._port}"
@@ -240,7 +240,7 @@ class CloudNode(NodeBehaviours):
         return f"{scheme}://{authority}{_PATH}"
 
     @property
-    def connector(self) -> TrioWebSocketConnector:
+    def connector(self) -> Connector:
         """The connector with which a channel reaches this node: ``ChannelOptions(transport=node.connector)``."""
         return self._connector
 

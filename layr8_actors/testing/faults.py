@@ -13,7 +13,7 @@ from typing import Final, Self
 import trio
 
 from ..errors import InvalidOption
-from ..transport import TrioWebSocketConnector
+from ..transport import Connector, connector_named
 from .cloud_node import CloudNode
 from .fault_connection import Direction, ProxiedConnection
 from .memory_stream import memory_stream_pair
@@ -114,7 +114,7 @@ class FaultProxy(NetworkFaults):
         self._dials = Gate()
         self._dials_hang = False
         self._unanswered: list[trio.abc.Stream] = []
-        self._connector = TrioWebSocketConnector(open_stream=self.open_stream) if memory else TrioWebSocketConnector()
+        self._connector = connector_named("auto", self.open_stream if memory else None)
 
     @classmethod
     def around(cls, node: CloudNode, *, seed: int = 0) -> FaultProxy:
@@ -192,7 +192,7 @@ class FaultProxy(NetworkFaults):
         return f"{scheme}://{host}{'' if self.memory else f':{self._port}'}{self._path}"
 
     @property
-    def connector(self) -> TrioWebSocketConnector:
+    def connector(self) -> Connector:
         """The connector with which a channel goes through this proxy: ``ChannelOptions(transport=proxy.connector)``."""
         return self._connector
 

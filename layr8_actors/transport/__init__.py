@@ -5,6 +5,7 @@ from __future__ import annotations
 from .dial import OpenStream as OpenStream
 from .endpoint import Auth as Auth, Endpoint as Endpoint, normalize_url as normalize_url
 from .memory import MemoryConnector as MemoryConnector, MemoryTransport as MemoryTransport, memory_pair as memory_pair
+from .named import TransportName as TransportName, connector_named as connector_named
 from .port import Connector as Connector, Transport as Transport
 from .redaction import redact as redact
 from .secret import Secret as Secret

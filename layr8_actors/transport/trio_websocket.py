@@ -145,6 +145,9 @@ class TrioWebSocketTransport:
                     self._websocket = await self._upgrade(reader)
                     opened = True
                     task_status.started(None)
+                    task_status = (
+                        trio.TASK_STATUS_IGNORED
+                    )  # Trio's own keeps the nursery of the start alive, which is 1 KiB
                     await self._pump(self._websocket)
                     reader.cancel_scope.cancel(reason="the link has ended")
             except* Exception as group:  # the reader is the library's, all its failures are contained

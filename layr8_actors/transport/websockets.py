@@ -211,6 +211,9 @@ class WebSocketsTransport:
                 refused = await self._upgrade()
                 if refused is None:
                     task_status.started(None)
+                    task_status = (
+                        trio.TASK_STATUS_IGNORED
+                    )  # Trio's own keeps the nursery of the start alive, which is 1 KiB
                     await self._read()
             if self._torn and not self._aborted:
                 with trio.CancelScope() as self._scope:

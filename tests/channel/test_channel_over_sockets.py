@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +35,17 @@ BOB = "did:web:node.test:bob"
 QUICK = Backoff(initial=0.05, maximum=0.2, factor=2, jitter=0.5, reset_after=30)
 
 
+transport: Any = "auto"
+
+
+@pytest.fixture(autouse=True, params=["websockets", "trio-websocket"])
+def _each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "transport", request.param)
+
+
 def options(node: CloudNode, did: str = ALICE, **changes: Any) -> ChannelOptions:
-    return ChannelOptions(
-        **{"ws_url": node.url, "api_key": "good-key", "agent_did": did, "on_event": lambda event: None, **changes}
-    )
+    given = {"ws_url": node.url, "api_key": "good-key", "agent_did": did, "transport": transport}
+    return ChannelOptions(**{**given, "on_event": lambda event: None, **changes})
 
 
 def plaintext(number: int, to: str, sender: str = ALICE) -> dict[str, Any]:
@@ -153,7 +161,7 @@ async def test_state_and_statistics_tell_what_runs() -> None:
         assert channel.state.joined
         await channel.send_msg("message", plaintext(1, ALICE))
         statistics = channel.statistics()
-        assert statistics.transport == "trio-websocket"
+        assert statistics.transport == transport
         assert (statistics.link, statistics.links_opened, statistics.sent, statistics.replies) == (1, 1, 1, 1)
     assert channel.state.status is LinkStatus.CLOSED
 

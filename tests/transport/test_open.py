@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import re
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
@@ -24,6 +26,15 @@ MakeEndpoint = Callable[..., Endpoint]
 Serve = Callable[[trio.abc.Stream], Awaitable[None]]
 
 
+connector_class: Callable[..., Connector] = TrioWebSocketConnector
+
+
+@pytest.fixture(autouse=True)
+def _each_connector(connector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test here is run for the connector of each adapter."""
+    monkeypatch.setattr(sys.modules[__name__], "connector_class", connector)
+
+
 class Node:
     """A connector whose dials end at ``serve``, over memory streams; remembers what was dialled."""
 
@@ -33,14 +44,14 @@ class Node:
         self.ours: trio.abc.Stream | None = None
         self.theirs: trio.abc.Stream | None = None
 
-    def connector(self, nursery: trio.Nursery) -> TrioWebSocketConnector:
+    def connector(self, nursery: trio.Nursery) -> Connector:
         async def open_stream(host: str, port: int) -> trio.abc.Stream:
             self.dialled.append((host, port))
             self.ours, self.theirs = trio.testing.memory_stream_pair()
             nursery.start_soon(self.serve, self.theirs)
             return self.ours
 
-        return TrioWebSocketConnector(open_stream)
+        return connector_class(open_stream)
 
     async def socket_is_gone(self) -> bool:
         assert self.ours is not None
@@ -148,16 +159,19 @@ async def test_refusal_that_comes_byte_by_byte_is_understood(endpoint: MakeEndpo
         (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: wrong\r\n\r\n",
-            "Bad accept token",
+            "Bad accept token|invalid Sec-WebSocket-Accept header",
         ),
-        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "Missing header, 'Connection: Upgrade'"),
-        (b"HTTP/1.1 101 Switching Protocols\r\n\xff\xfe\x00: \x00\r\n\r\n", "Bad HTTP message"),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            "Missing header, 'Connection: Upgrade'|missing Connection header",
+        ),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\xff\xfe\x00: \x00\r\n\r\n", "Bad HTTP message|valid HTTP response"),
     ],
 )
 async def test_answer_that_is_no_upgrade_is_named(endpoint: MakeEndpoint, answer: bytes, text: str) -> None:
     error = await fail_to_open(answering(answer), endpoint())
     assert error.status is None
-    assert text in str(error)
+    assert re.search(text, str(error))  # where the library has the word, each has its own
     assert trio.current_time() == 0
 
 
@@ -177,7 +191,7 @@ async def test_peer_that_takes_no_request_is_noticed_at_once(endpoint: MakeEndpo
 
     async with trio.open_nursery() as nursery:
         with pytest.raises(ConnectFailed, match="could not be written"):
-            await TrioWebSocketConnector(open_stream).open(nursery, endpoint())
+            await connector_class(open_stream).open(nursery, endpoint())
 
 
 async def test_extension_that_was_not_offered_is_refused(endpoint: MakeEndpoint, raw_peer: Any) -> None:
@@ -188,7 +202,7 @@ async def test_extension_that_was_not_offered_is_refused(endpoint: MakeEndpoint,
         await peer.event()
         await peer.write(AcceptConnection(extra_headers=[(b"Sec-WebSocket-Extensions", b"permessage-deflate")]))
 
-    assert "unrecognized extension" in str(await fail_to_open(serve, endpoint()))
+    assert re.search("unrecognized extension|no extensions supported", str(await fail_to_open(serve, endpoint())))
 
 
 # --- TCP and DNS ------------------------------------------------------------------------------------------------------
@@ -197,7 +211,7 @@ async def test_extension_that_was_not_offered_is_refused(endpoint: MakeEndpoint,
 async def open_real(endpoint: Endpoint, connector: Connector | None = None) -> ConnectFailed:
     async with trio.open_nursery() as nursery:
         with pytest.raises(ConnectFailed) as caught:
-            await (connector or TrioWebSocketConnector()).open(nursery, endpoint)
+            await (connector or connector_class()).open(nursery, endpoint)
         assert not nursery.child_tasks
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
@@ -247,7 +261,7 @@ async def test_failure_of_a_custom_open_stream_is_a_connect_failed(
         await trio.lowlevel.checkpoint()
         raise raised
 
-    assert text in str(await open_real(endpoint(), TrioWebSocketConnector(open_stream)))
+    assert text in str(await open_real(endpoint(), connector_class(open_stream)))
 
 
 # --- deadlines and cancellation at each step --------------------------------------------------------------------------
@@ -290,7 +304,7 @@ async def test_dial_that_hangs_ends_on_time_and_leaves_nothing(
             peers.start_soon(serve, theirs)
             return ours
 
-        connector = TrioWebSocketConnector(open_stream)
+        connector = connector_class(open_stream)
         if how == "deadline":
             async with trio.open_nursery() as nursery:
                 with pytest.raises(ConnectFailed, match=f"timed out after 7 s during {step}"):
@@ -343,7 +357,7 @@ async def test_cancellation_at_any_pass_of_a_good_dial_leaves_nothing_or_an_open
             transport = None
             with trio.CancelScope() as scope:
                 peers.start_soon(cancel, scope)
-                transport = await TrioWebSocketConnector(open_stream).open(nursery, endpoint())
+                transport = await connector_class(open_stream).open(nursery, endpoint())
             if transport is not None:
                 transport.abort()
                 with pytest.raises(TransportClosed):
@@ -445,7 +459,7 @@ async def test_localhost_names_reach_a_real_listener_on_127_0_0_1(endpoint: Make
                 await peer.accept()
 
             nursery.start_soon(accept)
-            transport = await TrioWebSocketConnector().open(nursery, endpoint(f"http://{name}:{port}/s"))
+            transport = await connector_class().open(nursery, endpoint(f"http://{name}:{port}/s"))
             assert peer.request.host == f"{name}:{port}"
             transport.abort()
             await peer.gone()
@@ -628,7 +642,7 @@ async def test_key_is_in_no_frame_of_a_cancelled_dial(auth: str) -> None:
 
     async def opening(nursery: trio.Nursery) -> None:
         try:
-            await TrioWebSocketConnector(open_stream).open(nursery, endpoint)
+            await connector_class(open_stream).open(nursery, endpoint)
         except BaseException as error:
             texts.append(shown(error))
             raise
@@ -675,8 +689,8 @@ async def test_key_is_in_no_frame_log_or_error_of_an_open_link(
             await transport.receive()
         texts.append(shown(caught.value))
     assert caught.value.reason == "*** or ***"
-    assert "_reader_task" in texts[0]
+    assert "_reader_task" in texts[0] or "receive_some" in texts[0]
     assert not [text for text in texts if "needle" in text]
-    # The library logs the peer's own words at debug level: what it was given of them has no key in it.
-    assert "*** or ***" in caplog.text
+    if transport.name == "trio-websocket":  # it logs the peer's own words: what it was given of them has no key in it
+        assert "*** or ***" in caplog.text
     assert "needle" not in caplog.text
