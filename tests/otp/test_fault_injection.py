@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from layr8_actors.errors import SupervisionError
@@ -183,7 +183,6 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     strategy=st.sampled_from(list(Strategy)),
     restarts=st.tuples(*(st.sampled_from([Restart.PERMANENT, Restart.TRANSIENT]) for _ in IDS)),
