@@ -190,8 +190,12 @@ class Mailbox(Generic[T]):
         if self.overflow is Overflow.DROP_NEW:
             return item
         oldest = self._take(_NOTHING)
-        self.put_nowait(item)
         assert not isinstance(oldest, _Nothing)
+        assert self._receive is not None
+        if not self.try_put(item):
+            # What gave way had been handed to the reader, in front of the channel: that is as full as before.
+            self._front.append(self._receive.receive_nowait())
+            self.put_nowait(item)
         return oldest
 
     def put_nowait(self, item: T) -> None:
