@@ -112,7 +112,9 @@ class Reply(Generic[T]):
                         self._blocked = scope  # so that the actor's death can release us from the queue in front of it
                         await mailbox.put(queued)
                         self._blocked = None
-                    if not self.done:
+                    if self.done:
+                        await trio.lowlevel.checkpoint()  # refused at once; asking again and again must starve nobody
+                    else:
                         await self._park()
                 answered = self.done
         finally:
