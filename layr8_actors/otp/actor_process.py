@@ -217,6 +217,8 @@ class ActorProcess:
             self._in_hand = item = NOTHING
 
     def _next_due(self, actor: Actor) -> float:
+        if self._to_drain is not None:
+            return math.inf  # what is queued is finished, and nothing else is begun
         return actor._deadline if self._timers is None else min(actor._deadline, self._timers.next_due())
 
     async def _run_due(self, actor: Actor) -> None:
@@ -253,7 +255,7 @@ class ActorProcess:
         self._stop_reason = reason
         if self._actor.drain and self.started:
             self.closing = True
-            self._to_drain = self.mailbox.statistics().depth
+            self._to_drain = self.mailbox.queued
             self.mailbox.interrupt()
         elif self._scope is not None:
             self._scope.cancel(reason=f"actor {self._ref.id} was asked to stop")

@@ -109,6 +109,11 @@ class Mailbox(Generic[T]):
         self._send: trio.MemorySendChannel[T] | None = None
         self._receive: trio.MemoryReceiveChannel[T] | None = None
 
+    @property
+    def queued(self) -> int:
+        """How many items the reader can take now, those past the bound included."""
+        return self.statistics().depth + len(self._notices or ())
+
     async def put(self, item: T) -> None:
         """Append ``item``, waiting for room; a checkpoint, and when it is cancelled the item was not appended.
 
