@@ -43,10 +43,10 @@ class Insiders:
             await event.wait()
             return
         await trio.lowlevel.checkpoint()  # who was told to end, and does not shield itself, goes no further
+        while inside.subtree is not None and (nested := inside.subtree.around(task)) is not None:
+            inside = nested  # that a sibling below still starts holds it up, and is no reason to refuse
         if not (inside.ready or inside.done):
             raise _refusal(inside, "is starting")
-        while inside.subtree is not None and (nested := inside.subtree.around(task)) is not None:
-            inside = nested
         if _ends(inside, task):
             raise _refusal(inside, "is being stopped")
         with trio.CancelScope() as scope:
