@@ -128,6 +128,8 @@ class Restarts:
             # A child that start_child added during the wait runs already, without those it comes after.
             if record.pending is not pending and record.incarnation is not None:
                 await self._stop_for_restart(record, pending)
+        if self._control.stopping:
+            return  # asked for while those were stopped
         for record in self._children.group(pivot, self._strategy):
             if record.pending is not pending:
                 continue

@@ -16,6 +16,7 @@ from layr8_actors.errors import SupervisorNotRunning
 from layr8_actors.otp import (
     BRUTAL_KILL,
     Actor,
+    ActorRef,
     Backoff,
     ChildSpec,
     ChildState,
@@ -365,3 +366,51 @@ async def test_a_long_stop_of_a_group_ends_the_wait_it_belongs_to_at_once(lab: A
         await trio.sleep(3)
         assert lab.starts == {"a": 2, "b": 2}
         assert lab.of(RestartScheduled)[0].delay == 0
+
+
+async def test_B9_D8_a_stop_while_a_restart_still_stops_a_sibling_starts_nothing_any_more(lab: Any) -> None:
+    """A child added during the wait of its group is stopped when the wait is over, and the group is started then."""
+    lab.cleanup["b"] = 4
+    options = {"strategy": Strategy.ONE_FOR_ALL, "backoff": Backoff(initial=1, jitter=0), "max_seconds": 100}
+    async with lab.running(lab.children("a"), **options) as supervisor:
+        lab.crash("a")
+        await trio.sleep(0.5)
+        await supervisor.start_child(lab.child("b"))
+        lab.start_delay["a"] = 20
+        await trio.sleep(1)
+        assert supervisor.which_children()[1].state is ChildState.STOPPING
+        await supervisor.stop()
+        assert lab.starts == {"a": 1, "b": 1}
+        assert trio.current_time() == 5  # when b is gone
+
+
+async def test_a_second_ctrl_c_leaves_nobody_waiting_at_a_kept_mailbox(lab: Any, settle: Any) -> None:
+    ref = ActorRef("w", mailbox_capacity=1, keep_mailbox=True)
+    supervisor = lab.supervisor([Ending.child_spec(ref, lab.log, 1000.0, shutdown=5000.0)])
+    managers: list[Any] = []
+    results: list[bool] = []
+
+    async def run(*, task_status: trio.TaskStatus[Any]) -> None:
+        managers.append(trio.lowlevel.current_task())
+        with pytest.raises(KeyboardInterrupt):
+            await supervisor.run(task_status=task_status)
+
+    async def cast() -> None:
+        results.append(await ref.cast("x"))
+
+    def raise_interrupt() -> None:
+        raise KeyboardInterrupt
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
+        ref.cast_nowait(trio.sleep_forever)
+        await settle()
+        ref.cast_nowait("full")
+        nursery.start_soon(cast)
+        await settle()
+        for _ in range(2):
+            managers[0]._attempt_abort(raise_interrupt)
+            await settle()
+    assert results == [False]
+    assert ref.cast_nowait("nobody will come") is False
+    assert trio.current_time() == 0
