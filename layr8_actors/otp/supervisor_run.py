@@ -193,6 +193,8 @@ class SupervisorRun:
 
     def _finish(self) -> None:
         for record in self.children:
+            if record.incarnation is not None and record.incarnation.done:
+                record.settle()  # the stop itself was interrupted before it came to that
             record.gone()
         self._refuse_commands()
         self._supervisor.bind(None)
