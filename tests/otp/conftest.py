@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from layr8_actors.otp import ChildSpec, Supervisor
+from layr8_actors.otp import ChildSpec, DynamicSupervisor, Supervisor
 from layr8_actors.otp.events import ChildEvent
 from layr8_actors.telemetry import Event
 
@@ -109,6 +109,12 @@ class Lab:
             yield supervisor
             await supervisor.stop()
         assert not any(self.live.values())
+
+    @asynccontextmanager
+    async def running_dynamic(self, **options: Any) -> AsyncIterator[DynamicSupervisor]:
+        """An empty dynamic supervisor, its events kept, that runs until the block ends or it gives up."""
+        async with DynamicSupervisor(on_event=self.events.append, **options) as supervisor:
+            yield supervisor
 
 
 @pytest.fixture
