@@ -85,7 +85,7 @@ async def test_D2_D11_outer_cancellation_stops_all_at_once_too(lab: Any) -> None
     assert not any(lab.live.values())
 
 
-async def test_C_terminates_with_mixed_children(lab: Any) -> None:
+async def test_C11_terminates_with_mixed_children(lab: Any) -> None:
     """Elixir DynamicSupervisor: one that ends, one that raises, one that is brutal, one that waits for its restart."""
 
     async def stuck(*, task_status: trio.TaskStatus[None]) -> None:
