@@ -176,6 +176,7 @@ class ActorProcess:
         if continuation is not None:
             self._in_hand = CONTINUE
             await actor.handle_continue(continuation.term)
+            self._in_hand = NOTHING
         mailbox = self.mailbox
         while self._to_drain != 0:
             due = self._next_due(actor)

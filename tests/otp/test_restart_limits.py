@@ -245,7 +245,7 @@ async def test_K8_give_up_never_restarts_at_a_bounded_rate_and_never_pauses_the_
     """What is offered instead of suture's pause of the whole supervisor: each failure waits, for its own delay."""
     options = {"backoff": PLAIN, "give_up_never": True, "max_restarts": 0, "strategy": strategy}
     async with lab.running(lab.children("ab"), **options) as supervisor:
-        lab.fail_starts["b"] = 100
+        lab.fail_starts["b"] = 1000
         lab.crash("b")
         await trio.sleep(800)
         assert lab.starts["b"] == 1 + 3 + 99  # after 1, 3 and 7 s, then one each 8 s
