@@ -244,13 +244,14 @@ class ChildControl:
             while not incarnation.done:
                 await self.sleep_until(due[0][0])
                 while due and (due[0][3].done or due[0][0] <= trio.current_time()):
-                    _, count, record, late = heapq.heappop(due)
+                    when, count, record, late = heapq.heappop(due)
                     if not late.done:
-                        self._overdue(record, late)
+                        self._overdue(record, late, when)
                         heapq.heappush(due, (trio.current_time() + _report_period(record), count, record, late))
 
-    def _overdue(self, record: ChildRecord, incarnation: Incarnation) -> None:
-        if incarnation.killed:
+    def _overdue(self, record: ChildRecord, incarnation: Incarnation, when: float) -> None:
+        # At the end of its grace an actor counts itself as killed, and may be faster with that than we are.
+        if incarnation.killed and when != incarnation.stop_deadline:
             self._reports.stop_timeout(record, incarnation)
         else:
             incarnation.kill()

@@ -131,6 +131,16 @@ async def test_D6_in_a_parallel_stop_each_stubborn_child_is_reported_by_its_own_
     assert kinds == {"s-1": ExitKind.KILLED, "s-2": ExitKind.KILLED, "s-3": ExitKind.SHUTDOWN}
 
 
+async def test_D6_D3_who_is_killed_at_the_end_of_its_grace_and_goes_is_not_reported_as_stuck(make_lab: Any) -> None:
+    """The actor's own time for terminate and the grace end in one instant, and Trio draws lots for who is first."""
+    for _ in range(30):
+        lab = make_lab()
+        async with lab.running([slow(lab, name, 100.0, shutdown=1.0) for name in "abc"], parallel_shutdown=True):
+            await trio.sleep(1)
+        assert {event.reason.kind for event in lab.of(ChildStopped)} == {ExitKind.KILLED}
+        assert not lab.of(StopTimeout)
+
+
 async def test_D6_the_stack_shows_the_tasks_of_a_child_down_to_its_helpers(lab: Any) -> None:
     async def crowd(*, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:

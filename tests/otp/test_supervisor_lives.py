@@ -57,7 +57,7 @@ class World:
     end: str
 
 
-VERBS = ["crash", "finish", "kill", "fail", "start", "terminate", "restart", "delete"]
+VERBS = ["crash", "crash", "finish", "kill", "fail", "sicken", "start", "terminate", "restart", "delete"]
 BACKOFFS = [None, Backoff(initial=0.5, maximum=2, jitter=0, reset_after=5), Backoff(initial=0.5, first_delay=0.0)]
 
 
@@ -82,10 +82,10 @@ def worlds(draw: st.DrawFn) -> World:
         auto_shutdown=auto_shutdown,
         parallel=draw(st.booleans()),
         backoff=draw(st.sampled_from(BACKOFFS)),
-        limit=draw(st.sampled_from([0, 2, 1000])),
+        limit=draw(st.sampled_from([1000, 1000, 1000, 2, 0])),
         deadline=draw(st.sampled_from([1000.0, 0.5])),
-        steps=tuple(draw(st.lists(st.one_of(step, pause), max_size=30))),
-        end=draw(st.sampled_from(["stop", "cancel", "stop at once", "cancel at once"])),
+        steps=tuple(draw(st.lists(st.one_of(step, pause), min_size=8, max_size=40))),
+        end=draw(st.sampled_from(["stop", "stop", "cancel", "stop at once", "cancel at once"])),
     )
 
 
@@ -189,9 +189,11 @@ class Life:
             if verb == "kill":
                 self.supervisor.exit_child(info.id)
             else:
+                if verb == "sicken":
+                    self.lab.fail_starts[id] += 1  # it crashes, and its next start fails
                 if verb == "finish":
                     self.may_rest.add(info.id)
-                self.lab.end(id, self.lab.Crash(id) if verb == "crash" else None)
+                self.lab.end(id, None if verb == "finish" else self.lab.Crash(id))
 
     # --- what holds ---------------------------------------------------------------------------------------------------
 
@@ -213,6 +215,7 @@ class Life:
             if info.state is ChildState.STOPPED:
                 assert info.id in self.may_rest, f"{info.id} is lost"
                 assert self.lab.live[id] == 0
+                assert record.pending is None
                 assert not self.world.dynamic  # it would be forgotten
             elif info.state is ChildState.RESTARTING:
                 assert record.pending is not None
