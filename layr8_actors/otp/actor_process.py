@@ -129,6 +129,8 @@ class ActorProcess:
                         await self._loop(actor, continuation)
                     # Only an asked stop comes here; helper tasks are alive, so terminate may still use them.
                     await self._end(actor, self._stop_reason or SHUTDOWN)
+                    if incarnation is not None:
+                        incarnation.cleaned_up()
                     self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
             else:
                 with task_status.scope if isinstance(task_status, Incarnation) else trio.CancelScope() as scope:

@@ -228,6 +228,11 @@ class Incarnation:
         else:
             self.scope.cancel(reason=f"supervisor stops {'/'.join(self.path)}")
 
+    def cleaned_up(self) -> None:
+        """The child has done what it does when asked to end; what its tasks still wait for, they wait for in vain."""
+        self.on_stop = None
+        self.owner.insiders.stop(self)
+
     def request_exit(self, error: Exception | None) -> None:
         """Make the child end at its next checkpoint as if by its own fault (OTP: ``Process.exit/2``).
 

@@ -201,6 +201,26 @@ async def test_M10_a_killed_helper_that_shields_its_wait_is_released(lab: Any, a
         assert lab.of(ChildStopped)[0].reason.kind is ExitKind.KILLED
 
 
+async def test_M10_a_helper_that_shields_its_wait_is_released_once_terminate_has_run(lab: Any) -> None:
+    class Helped(Actor):
+        async def init(self) -> None:
+            self.nursery.start_soon(self.ask)
+
+        async def ask(self) -> None:
+            await trio.sleep(1)
+            with trio.CancelScope(shield=True), pytest.raises(CallingSelf):
+                await supervisor.stop()
+            lab.log.append(f"told at {trio.current_time():g}")
+
+        async def terminate(self, reason: ExitReason) -> None:
+            await trio.sleep(2)
+
+    async with lab.running([Helped.child_spec("h", shutdown=math.inf)]) as supervisor:
+        await trio.sleep(10)
+        assert lab.log == ["told at 3"]
+        assert not supervisor.running
+
+
 async def test_M10_who_is_no_part_of_the_tree_waits_as_usual(lab: Any) -> None:
     """A task of a sibling tree that asks for the end of this one waits for it, however long that takes."""
     lab.cleanup["a"] = 3
