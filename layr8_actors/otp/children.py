@@ -237,10 +237,8 @@ class Children:
         named = self._records.get(task.name.removeprefix(f"{supervisor}/"))
         if named is not None and named.incarnation is not None and named.incarnation.task is task:
             return named.incarnation
-        for record in self._records.values():
-            if record.incarnation is not None and record.incarnation.task is task:
-                return record.incarnation
-        return None
+        living = (record.incarnation for record in self._records.values() if record.incarnation is not None)
+        return next((incarnation for incarnation in living if incarnation.task is task), None)
 
     def whereis(self, child_id: str) -> Any:
         """Return the handle of a child that runs.

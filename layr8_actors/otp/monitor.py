@@ -54,8 +54,8 @@ class Monitor:
         self.active = False
         if self.pid is not None:
             self.pid.unwatch(self)
-        if self.process.monitors is not None:
-            self.process.monitors.pop(self, None)
+        assert self.process.monitors is not None
+        self.process.monitors.pop(self, None)
 
 
 @dataclass(frozen=True, slots=True)
