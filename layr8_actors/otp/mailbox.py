@@ -299,11 +299,14 @@ class Mailbox(Generic[T]):
             return default
 
     def _take(self, default: D) -> T | D:
-        """Take the oldest message that is no notice; the notices behind it move up."""
+        """Take the oldest message that is no notice, past the notices in front of it; those behind it move up."""
         notices, self._notices = self._notices, None
         item = self.pop(default)
         if notices is not None:
-            notices[0].behind -= 1
+            for notice in notices:
+                if notice.behind > 0:  # those before it are in front of that message too, and stay where they are
+                    notice.behind -= 1
+                    break
             self._notices = notices
         return item
 

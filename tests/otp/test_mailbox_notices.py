@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from layr8_actors.errors import CallingSelf, SupervisorNotRunning
 from layr8_actors.otp import (
@@ -23,6 +23,9 @@ from layr8_actors.otp import (
 from layr8_actors.otp.events import ChildIgnored
 
 
+@example(["put", "notice", "give back", "get"], 2, Overflow.WAIT)
+@example(["notice", "put", "put", "put", "put", "notice", "put"], 4, Overflow.DROP_OLD)
+@example(["notice", "put", "put"], 1, Overflow.DROP_OLD)
 @given(
     st.lists(st.sampled_from(["put", "put", "notice", "get", "give back"]), max_size=60),
     st.integers(1, 4),

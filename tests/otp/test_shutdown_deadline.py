@@ -174,3 +174,17 @@ def test_S2_D11_a_bad_deadline_is_refused(value: Any) -> None:
     for kind in (Supervisor, DynamicSupervisor):
         with pytest.raises(InvalidOption, match="shutdown_deadline"):
             kind(shutdown_deadline=value)
+
+
+async def test_D8_a_supervisor_says_that_it_is_stopping(lab: Any) -> None:
+    lab.cleanup["a"] = 2
+    supervisor = lab.supervisor(lab.children("a"))
+    assert not supervisor.stopping
+    async with supervisor:
+        assert not supervisor.stopping
+        supervisor.request_stop()
+        assert supervisor.stopping
+        await trio.sleep(1)
+        assert supervisor.running
+        assert supervisor.stopping
+    assert not supervisor.stopping
