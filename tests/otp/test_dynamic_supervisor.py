@@ -93,9 +93,14 @@ async def test_T12_an_id_is_never_used_twice(lab: Any) -> None:
 
 
 def test_T12_S4_it_has_neither_strategy_nor_auto_shutdown() -> None:
-    for option in ({"auto_shutdown": AutoShutdown.ANY_SIGNIFICANT}, {"strategy": None}, {"children": []}):
+    options: list[dict[str, Any]] = [
+        {"auto_shutdown": AutoShutdown.ANY_SIGNIFICANT},
+        {"strategy": None},
+        {"children": []},
+    ]
+    for option in options:
         with pytest.raises(TypeError):
-            DynamicSupervisor(**option)  # type: ignore[arg-type]
+            DynamicSupervisor(**option)
 
 
 async def test_S4_it_refuses_a_significant_child_and_changes_nothing(lab: Any) -> None:
