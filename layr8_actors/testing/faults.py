@@ -237,7 +237,9 @@ class FaultProxy(NetworkFaults):
                     except OSError:
                         await trio.sleep(_ACCEPT_AGAIN)  # a client that left the queue, or no file descriptor left
                         continue
-                    if self._fillers.pop(address[1], None) is not None:  # one of those that filled the queue
+                    filler = self._fillers.pop(address[1], None)
+                    if filler is not None:  # one of those that filled the queue
+                        filler.close()
                         accepted.close()
                         continue
                     self._running().start_soon(self._serve, trio.SocketStream(accepted))
@@ -307,11 +309,12 @@ class FaultProxy(NetworkFaults):
         self._faults["ignore_dials"] += 1
         self._dials.close()
         self._dials_hang = not accepted
-        if self._accepting is not None:
-            self._accepting.cancel(reason="dials are ignored")
+        accepting, self._accepting = self._accepting, None
+        if accepting is not None:
+            accepting.cancel(reason="dials are ignored")
             await self._accept_ended.wait()
-            self._accepting = None
-        if self._listener is not None and not accepted:
+        # Each await may be the moment in which answer_dials ends it all.
+        if self._listener is not None and not accepted and not self._dials.is_open:
             await self._fill_queue(self._listener)
         await trio.lowlevel.checkpoint()
 
@@ -337,8 +340,12 @@ class FaultProxy(NetworkFaults):
             await filler.bind((_HOST, 0))
             self._fillers[filler.getsockname()[1]] = filler
             with trio.move_on_after(_FILLED_AFTER) as scope:
-                await filler.connect((_HOST, self._port))
-            if scope.cancelled_caught:
+                try:
+                    await filler.connect((_HOST, self._port))
+                except (trio.ClosedResourceError, OSError):
+                    if not self._dials.is_open:
+                        raise
+            if scope.cancelled_caught or self._dials.is_open:
                 return
         raise OSError(errno.ENOTSUP, "this machine's kernel takes connections beyond any backlog")
 

@@ -453,6 +453,21 @@ async def test_a_full_accept_queue_lets_the_dial_itself_hang_until_it_has_room(m
         assert await read(node, 4) == b"well"
 
 
+@both
+@pytest.mark.parametrize("turns", range(12))
+async def test_dials_may_be_answered_again_while_the_queue_is_still_being_filled(memory: bool, turns: int) -> None:
+    async with proxied(memory) as (proxy, connect):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: proxy.ignore_dials(accepted=False))
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            proxy.answer_dials()
+        proxy.answer_dials()  # where it came before anything was ignored
+        client, node = await connect()
+        await client.send_all(b"well")
+        assert await read(node, 4) == b"well"
+
+
 # --- for one, for all -------------------------------------------------------------------------------------------------
 
 
