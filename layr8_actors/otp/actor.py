@@ -19,7 +19,7 @@ from .child_spec import START_TIMEOUT, ChildSpec, Restart
 from .exit_reason import ExitReason
 from .monitor import Down, Monitor
 from .pid import Pid
-from .validation import checked_seconds
+from .validation import checked_flag, checked_seconds
 
 __all__ = ("Actor", "Continue")
 
@@ -57,10 +57,10 @@ class Actor:
     By default a stop overtakes the mailbox, and the running handler is cancelled. Calls are refused from then on.
     """
 
-    process: ActorProcess | None = None
+    otp_process: ActorProcess | None = None
     """What runs this actor; for the library alone. Set before ``init``."""
 
-    overrides_terminate: ClassVar[bool] = False
+    otp_overrides_terminate: ClassVar[bool] = False
 
     _deadline: float = math.inf
 
@@ -92,8 +92,8 @@ class Actor:
         if isinstance(deadline, bool) or not isinstance(deadline, (int, float)) or math.isnan(deadline):
             raise InvalidOption("deadline", deadline, "seconds of trio.current_time(), or math.inf")
         self._deadline = deadline
-        if self.process is not None:
-            self.process.mailbox.interrupt()  # where it waits, it shall see how long for
+        if self.otp_process is not None:
+            self.otp_process.mailbox.interrupt()  # where it waits, it shall see how long for
 
     def send_after(self, delay: float, message: object) -> Timer:
         """Hand ``message`` to ``handle_cast`` after a while (OTP: erlang:send_after/3); no checkpoint.
@@ -143,7 +143,10 @@ class Actor:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.overrides_terminate = cls.terminate is not Actor.terminate
+        for flag in ("helpers", "drain"):
+            # A method of that name would be taken for True.
+            checked_flag(flag, getattr(cls, flag))
+        cls.otp_overrides_terminate = cls.terminate is not Actor.terminate
 
     async def init(self) -> Continue | None:
         """Prepare; the actor counts as started when this returns (OTP: init/1).
@@ -247,9 +250,9 @@ class Actor:
 
 
 def _process_of(actor: Actor) -> ActorProcess:
-    if actor.process is None:
+    if actor.otp_process is None:
         raise SupervisionError(f"{type(actor).__name__} does not run yet")
-    return actor.process
+    return actor.otp_process
 
 
 class _Start:

@@ -160,7 +160,7 @@ class ActorProcess:
     def _make(self) -> Actor:
         actor = self._actor(*self._args)
         actor.ref = self._ref
-        actor.process = self
+        actor.otp_process = self
         return actor
 
     async def _init(self, actor: Actor, task_status: trio.TaskStatus[ActorRef]) -> Continue | None:
@@ -338,7 +338,7 @@ class ActorProcess:
             return
         self._terminate_begun = True
         incarnation = self._incarnation
-        if not actor.overrides_terminate or (incarnation is not None and incarnation.killed):
+        if not actor.otp_overrides_terminate or (incarnation is not None and incarnation.killed):
             return
         deadline = trio.current_time() + (WORKER_SHUTDOWN if incarnation is None else incarnation.spec.grace)
         if incarnation is not None:

@@ -25,6 +25,9 @@ from .validation import checked_count, checked_flag, checked_seconds, checked_te
 __all__ = ("AnySupervisor",)
 
 
+_DELAYS_LOOKED_AT = 10_000  # a budget beyond that is never spent
+
+
 class AnySupervisor:
     """The part that :class:`Supervisor` and :class:`DynamicSupervisor` share; not to be made by itself.
 
@@ -109,15 +112,15 @@ class AnySupervisor:
             return
         if self.give_up_never or self.max_attempts is not None:
             return  # somebody has said what shall happen to a child that fails for ever
-        slowest = 0.0
-        for attempt in range(self.max_restarts):
-            slowest += self.backoff.longest_delay(attempt)
-            if slowest >= self.max_seconds:
-                allowed = (
-                    f"more than the sum of the first {self.max_restarts} delays of the backoff, for else a child that "
-                    f"fails for ever is never given up; raise max_seconds, or say max_attempts or give_up_never=True"
-                )
-                raise InvalidOption("max_seconds", self.max_seconds, allowed)
+        slowest = sum(
+            self.backoff.longest_delay(attempt) for attempt in range(min(self.max_restarts, _DELAYS_LOOKED_AT))
+        )
+        if slowest >= self.max_seconds:
+            allowed = (
+                f"more than {slowest:g} s, the sum of the first {self.max_restarts} delays of the backoff, for else a "
+                f"child that fails for ever is never given up; or say max_attempts, or give_up_never=True"
+            )
+            raise InvalidOption("max_seconds", self.max_seconds, allowed)
 
     def __repr__(self) -> str:
         state = "running" if self._run is not None else "not running"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from .any_supervisor import AnySupervisor
 from .snapshot import ChildSnapshot, SupervisorSnapshot
 
 __all__ = ("format_tree",)
+
+_LONGEST_EXIT = 100  # characters: a snapshot, and the events, have it whole
 
 
 def format_tree(tree: AnySupervisor | SupervisorSnapshot) -> str:
@@ -44,5 +48,5 @@ def _child(child: ChildSnapshot, width: int) -> str:
     if child.next_restart_in is not None:
         text += f"  next in {child.next_restart_in:.3g} s"
     if child.last_exit is not None:
-        text += f"  last exit {child.last_exit}"
+        text += f"  last exit {textwrap.shorten(child.last_exit, _LONGEST_EXIT, placeholder=' ...')}"
     return text

@@ -33,7 +33,7 @@ def new_connection(node: Any, nursery: trio.Nursery, reconnector: Notes) -> tupl
     sink: Any = Notes()
     notes: Any = reconnector
     connection = Connection(record, node, sink, sink, notes)
-    connection.process = SimpleNamespace(nursery=nursery)  # type: ignore[assignment]
+    connection.otp_process = SimpleNamespace(nursery=nursery)  # type: ignore[assignment]
     return connection, record
 
 

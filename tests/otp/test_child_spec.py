@@ -14,6 +14,7 @@ from layr8_actors.otp import (
     BRUTAL_KILL,
     INFINITY,
     Actor,
+    Backoff,
     Call,
     ChildSpec,
     ChildState,
@@ -196,3 +197,15 @@ async def test_S2_a_child_that_returns_without_being_ready_is_a_start_error(lab:
 
     with pytest.raises(ChildStartError, match=r"task_status\.started"):
         await lab.supervisor([ChildSpec("hasty", hasty)]).run()
+
+
+@pytest.mark.parametrize("flag", ["helpers", "drain"])
+def test_S2_a_method_that_is_named_like_a_flag_of_actors_is_refused(flag: str) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        type("Worker", (Actor,), {flag: lambda self: None})
+    assert caught.value.option == flag
+
+
+def test_S2_the_message_about_a_window_that_can_never_fill_says_how_long_it_has_to_be() -> None:
+    with pytest.raises(InvalidOption, match="more than 7 s"):
+        Supervisor(backoff=Backoff(initial=1, jitter=0))
