@@ -10,7 +10,17 @@ import pytest
 import trio
 
 from layr8_actors.errors import InvalidOption
-from layr8_actors.otp import Actor, ChildSpec, DynamicSupervisor, ExitKind, ExitReason, Supervisor
+from layr8_actors.otp import (
+    Actor,
+    Backoff,
+    ChildSpec,
+    ChildState,
+    DynamicSupervisor,
+    ExitKind,
+    ExitReason,
+    Strategy,
+    Supervisor,
+)
 from layr8_actors.otp.events import ChildStopped, StopTimeout, SupervisorStopped
 
 
@@ -188,3 +198,19 @@ async def test_D8_a_supervisor_says_that_it_is_stopping(lab: Any) -> None:
         assert supervisor.running
         assert supervisor.stopping
     assert not supervisor.stopping
+
+
+async def test_B9_D8_a_stop_while_a_restart_still_stops_a_sibling_starts_nothing_any_more(lab: Any) -> None:
+    """A child added during the wait of its group is stopped when the wait is over, and the group is started then."""
+    lab.cleanup["b"] = 4
+    options = {"strategy": Strategy.ONE_FOR_ALL, "backoff": Backoff(initial=1, jitter=0), "max_seconds": 100}
+    async with lab.running(lab.children("a"), **options) as supervisor:
+        lab.crash("a")
+        await trio.sleep(0.5)
+        await supervisor.start_child(lab.child("b"))
+        lab.start_delay["a"] = 20
+        await trio.sleep(1)
+        assert supervisor.which_children()[1].state is ChildState.STOPPING
+        await supervisor.stop()
+        assert lab.starts == {"a": 1, "b": 1}
+        assert trio.current_time() == 5  # when b is gone

@@ -368,22 +368,6 @@ async def test_a_long_stop_of_a_group_ends_the_wait_it_belongs_to_at_once(lab: A
         assert lab.of(RestartScheduled)[0].delay == 0
 
 
-async def test_B9_D8_a_stop_while_a_restart_still_stops_a_sibling_starts_nothing_any_more(lab: Any) -> None:
-    """A child added during the wait of its group is stopped when the wait is over, and the group is started then."""
-    lab.cleanup["b"] = 4
-    options = {"strategy": Strategy.ONE_FOR_ALL, "backoff": Backoff(initial=1, jitter=0), "max_seconds": 100}
-    async with lab.running(lab.children("a"), **options) as supervisor:
-        lab.crash("a")
-        await trio.sleep(0.5)
-        await supervisor.start_child(lab.child("b"))
-        lab.start_delay["a"] = 20
-        await trio.sleep(1)
-        assert supervisor.which_children()[1].state is ChildState.STOPPING
-        await supervisor.stop()
-        assert lab.starts == {"a": 1, "b": 1}
-        assert trio.current_time() == 5  # when b is gone
-
-
 async def test_a_second_ctrl_c_leaves_nobody_waiting_at_a_kept_mailbox(lab: Any, settle: Any) -> None:
     ref = ActorRef("w", mailbox_capacity=1, keep_mailbox=True)
     supervisor = lab.supervisor([Ending.child_spec(ref, lab.log, 1000.0, shutdown=5000.0)])
