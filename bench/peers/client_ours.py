@@ -122,19 +122,24 @@ async def measure(url: str, item: str, count: int) -> dict[str, float]:
 
 
 async def connect(url: str, count: int) -> dict[str, float]:
-    """Start the tree, connect and join, one after the other; closing is not timed."""
+    """Start the tree, connect and join, one after the other; closing is not timed. Starting is told apart too."""
     walls: list[float] = []
+    starts: list[float] = []
     timed = work.Timed()
     for number in range(-2, count):
         async with trio.open_nursery() as nursery:
             timed.start()
+            began = time.perf_counter()
             channel = await Channel.start_link(nursery, options(url, f"-{number}"))
+            starts.append(time.perf_counter() - began)
             await channel.connect(work.PROTOCOLS)
             walls.append(timed.stop())
             await channel.close()
         if number < 0:
-            timed, walls = work.Timed(), []
-    return work.per_unit(count, timed, walls)
+            timed, walls, starts = work.Timed(), [], []
+    figures = work.per_unit(count, timed, walls)
+    figures["start_p50_us"] = sorted(starts)[len(starts) // 2] * 1e6
+    return figures
 
 
 async def open_many(nursery: trio.Nursery, url: str, first: int, count: int, **more: Any) -> list[Channel]:
