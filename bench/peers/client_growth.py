@@ -11,7 +11,7 @@ import trio
 import work
 
 from layr8_actors import Callbacks, Channel
-from layr8_actors.otp import ChildRestarted
+from layr8_actors.otp.events import ChildRestarted
 from layr8_actors.telemetry import Event
 
 ACTORS = ("inbox", "router", "connection", "heartbeat", "reconnector")
@@ -42,7 +42,7 @@ async def restart(url: str, actor: str, crashes: int) -> dict[str, float]:
         since = 0.0
 
         def watch(event: Event) -> None:
-            if isinstance(event, ChildRestarted) and event.child_id == actor:
+            if isinstance(event, ChildRestarted) and event.id == actor:
                 walls.append((time.perf_counter() - since) * 1e3)
                 ready.set()
 
