@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from typing import Any
@@ -23,9 +24,9 @@ async def measure(url: str, item: str, count: int) -> Any:
         return {actor: await restart(url, actor, count) for actor in ACTORS}
     assert item == "growth", item
     messages = [1_000, 10_000, 100_000, 1_000_000]
-    found: dict[str, Any] = {
-        kind: {str(n): await grown(url, kind, n) for n in messages if n <= count} for kind in ("in300", "fnf", "pipe100")
-    }
+    found: dict[str, Any] = {}
+    for kind in ("in300", "fnf", "pipe100"):
+        found[kind] = {str(n): await grown(url, kind, n) for n in messages if n <= count}
     found["channels"] = {str(n): await channels(url, n) for n in (1, 10, 100, 1_000) if n <= count}
     return found
 
@@ -36,26 +37,31 @@ async def restart(url: str, actor: str, crashes: int) -> dict[str, float]:
     The first restart is immediate, so this is what the supervisor and the actor's init take. With the connection the
     socket is lost: its way back to a joined topic takes the backoff on top, which is no matter of the supervisor.
     """
-    walls: list[float] = []
-    for number in range(crashes):
-        ready = trio.Event()
-        since = 0.0
-
-        def watch(event: Event) -> None:
-            if isinstance(event, ChildRestarted) and event.id == actor:
-                walls.append((time.perf_counter() - since) * 1e3)
-                ready.set()
-
-        async with trio.open_nursery() as nursery:
-            options = client_ours.options(url, f"-{actor}-{number}", on_event=watch)
-            channel = await Channel.start_link(nursery, options)
-            await channel.connect(work.PROTOCOLS)
-            since = time.perf_counter()
-            channel.supervisor.exit_child(actor, RuntimeError("a crash for the stopwatch"))
-            with trio.fail_after(10):
-                await ready.wait()
-            nursery.cancel_scope.cancel()
+    walls = [await one_restart(url, actor, number) for number in range(crashes)]
     return {"n": crashes, "p50_ms": statistics.median(walls), "min_ms": min(walls), "max_ms": max(walls)}
+
+
+async def one_restart(url: str, actor: str, number: int) -> float:
+    """Crash it once; milliseconds."""
+    ready = trio.Event()
+    at = math.nan
+
+    def watch(event: Event) -> None:
+        nonlocal at
+        if isinstance(event, ChildRestarted) and event.id == actor:
+            at = time.perf_counter()
+            ready.set()
+
+    async with trio.open_nursery() as nursery:
+        options = client_ours.options(url, f"-{actor}-{number}", on_event=watch)
+        channel = await Channel.start_link(nursery, options)
+        await channel.connect(work.PROTOCOLS)
+        since = time.perf_counter()
+        channel.supervisor.exit_child(actor, RuntimeError("a crash for the stopwatch"))
+        with trio.fail_after(10):
+            await ready.wait()
+        nursery.cancel_scope.cancel()
+    return (at - since) * 1e3
 
 
 async def grown(url: str, item: str, count: int) -> float:

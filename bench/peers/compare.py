@@ -2,8 +2,8 @@
 
     python bench/peers/compare.py [--turns 5] [--quick] [--items seq,pipe100] [--clients ours,official]
 
-Needs g++; phoenix.js is compared where node and npm are. The official SDK is installed into .venv-bench, phoenix.js into
-bench/peers/.build, never into .venv. Written: bench/results/peers.json, peers.md and peers.svg (see report.py).
+Needs g++; phoenix.js is compared where node and npm are. The official SDK is installed into .venv-bench, phoenix.js
+into bench/peers/.build, neither into .venv. Written: bench/results/peers.json, peers.md and peers.svg (see report.py).
 
 A turn does each item with every client, one after the other, and a ratio is taken between two figures of one turn:
 whatever else runs on the machine weighs on both. Medians and ranges are over the turns.
@@ -94,16 +94,10 @@ def command(client: str, url: str, item: str, count: int) -> tuple[list[str], di
 def run(client: str, port: int, item: str, count: int, timeout: float = 120) -> Any:
     """Run a client to its end and return its figures; stops where it fails, for half a comparison is none."""
     words, environment = command(client, f"ws://127.0.0.1:{port}/socket/websocket", item, count)
-    _, core = neutral.cores()
-    done = subprocess.run(
-        words,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=timeout,
-        preexec_fn=lambda: neutral.pinned(core),
-        check=False,
-    )
+    with neutral.on(neutral.CLIENT_CORE):
+        done = subprocess.run(
+            words, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, timeout=timeout, check=False
+        )
     if done.returncode != 0:
         raise SystemExit(f"bench: {client} failed at {item} with {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -136,7 +130,8 @@ def machine() -> dict[str, Any]:
     }
     cpu = pathlib.Path("/proc/cpuinfo")
     if cpu.exists():
-        names = [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        lines = cpu.read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         found["cpu"] = names[0] if names else platform.machine()
     ask = "import importlib.metadata as m, sys; print(*(f'{n} {m.version(n)}' for n in sys.argv[1:]), sep=', ')"
     ours = [sys.executable, "-c", ask, "trio", "websockets", "trio-websocket", "wsproto", "msgspec"]
@@ -144,7 +139,8 @@ def machine() -> dict[str, Any]:
     theirs = [str(VENV / "bin" / "python"), "-c", ask, "layr8", "websockets"]
     found["official"] = subprocess.run(theirs, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     if shutil.which("node"):
-        found["node"] = subprocess.run(["node", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        asked = subprocess.run(["node", "--version"], stdout=subprocess.PIPE, text=True, check=True)
+        found["node"] = asked.stdout.strip()
     return found
 
 
@@ -152,10 +148,10 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="small counts, to see that everything runs: no figure to quote")
+    parser.add_argument("--quick", action="store_true", help="small counts: shows that all runs, no figure to quote")
     parser.add_argument("--items", default="", help=f"out of {','.join(work.ITEMS | work.RECONNECT)},restart,growth")
     parser.add_argument("--clients", default="", help=f"out of {','.join(CLIENTS)}")
-    parser.add_argument("--one-frame-per-write", action="store_true", help="as a BEAM does, instead of the server's batches")
+    parser.add_argument("--one-frame-per-write", action="store_true", help="as a BEAM does, instead of batches")
     parser.add_argument("--into", type=pathlib.Path, default=RESULTS, help="where the results go")
     args = parser.parse_args()
 
@@ -173,7 +169,8 @@ def main() -> None:
     started = time.monotonic()
     with neutral.server(one_frame_per_write=args.one_frame_per_write) as port:
         results["headroom"] = neutral.headroom(port, quick=args.quick)
-        print("server headroom, units/s:", {item: round(rate) for item, rate in results["headroom"].items()}, flush=True)
+        rates = {item: round(rate) for item, rate in results["headroom"].items()}
+        print("server headroom, units/s:", rates, flush=True)
         for turn in range(args.turns):
             for item in items:
                 if item in ("restart", "growth"):

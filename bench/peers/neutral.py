@@ -41,18 +41,29 @@ def payloads() -> pathlib.Path:
     return folder
 
 
-def cores() -> tuple[set[int], set[int]]:
-    """The cores for the server and for the client: two that differ where we may choose, else all for both."""
+def _cores() -> tuple[set[int], set[int]]:
     if not hasattr(os, "sched_getaffinity"):
         return set(), set()
     allowed = sorted(os.sched_getaffinity(0))
     return ({allowed[0]}, {allowed[1]}) if len(allowed) > 1 else (set(allowed), set(allowed))
 
 
-def pinned(core: set[int]) -> None:
-    """In a child: stay on this core."""
-    if core:
-        os.sched_setaffinity(0, core)
+SERVER_CORE, CLIENT_CORE = _cores()
+"""Two that differ, where there are two and we may choose; empty sets where a program cannot choose."""
+
+
+@contextlib.contextmanager
+def on(core: set[int]) -> Iterator[None]:
+    """What is started in the block stays on this core."""
+    if not core:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, core)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextlib.contextmanager
@@ -61,10 +72,9 @@ def server(*, one_frame_per_write: bool = False) -> Iterator[int]:
     command = [str(build()), "serve", str(payloads())]
     if one_frame_per_write:
         command.append("--one-frame-per-write")
-    core, _ = cores()
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: pinned(core)
-    ) as process:
+    with on(SERVER_CORE):
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
         assert process.stdout is not None
         assert process.stdin is not None
         yield int(process.stdout.readline())
@@ -81,21 +91,16 @@ def headroom(port: int, *, quick: bool = False) -> dict[str, float]:
         "in65536": ("flood", 15_000, 65536),
         "in1000000": ("flood", 1_000, 1_000_000),
     }
-    _, core = cores()
     found: dict[str, float] = {}
     for item, (job, count, size) in jobs.items():
         count //= 10 if quick else 1
         rates = []
         for _ in range(1 if quick else 3):
-            output = subprocess.run(
-                [str(build()), "load", str(port), job, str(count), str(size)],
-                input=work.encoded(size).encode(),
-                stdout=subprocess.PIPE,
-                check=True,
-                timeout=60,
-                preexec_fn=lambda: pinned(core),
-            ).stdout
-            figures = json.loads(output)
+            words = [str(build()), "load", str(port), job, str(count), str(size)]
+            text = work.encoded(size).encode()
+            with on(CLIENT_CORE):
+                done = subprocess.run(words, input=text, stdout=subprocess.PIPE, check=True, timeout=60)
+            figures = json.loads(done.stdout)
             rates.append(figures["n"] / figures["wall_s"])
         found[item] = max(rates)
     return found

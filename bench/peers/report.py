@@ -1,11 +1,12 @@
 """What the comparison found, as Markdown and as a picture; from the results alone, so that old ones can be drawn anew.
 
-    python bench/peers/report.py bench/results/peers.json
+python bench/peers/report.py bench/results/peers.json
 """
 
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import statistics
 import sys
@@ -33,6 +34,12 @@ WANTED = {
 WANTED_KIB = (12.0, 8.0)
 OF_FLOOR = 0.85  # of raw trio-websocket, on trio-websocket
 THROUGHPUT = ("pipe100", "pipe1000", "fnf", "in300", "in4096", "in65536", "in1000000", "out1000000")
+
+NOISE = """\
+The server is pinned to one core and the client to another, but both may be shared with other programs. So every ratio
+is taken between two runs of one turn, a few seconds apart, and CPU time decides where it can: wall times and rates
+wander with what else runs, and a p99 here is somebody else's time slice as often as the client's.
+"""
 
 
 def figures(results: dict[str, Any], item: str, client: str, key: str) -> list[float]:
@@ -97,10 +104,8 @@ def verdicts(results: dict[str, Any]) -> str:
     kib = figures(results, "memory", "ours", "kib")
     if kib:
         must, aim = WANTED_KIB
-        rows.append(
-            [ALL["memory"].title, "kib", f"{spread(kib)} KiB", f"{must:g} KiB", f"{aim:g} KiB"]
-            + [verdict(1 / statistics.median(kib), 1 / must, 1 / aim)]
-        )
+        word = verdict(1 / statistics.median(kib), 1 / must, 1 / aim)
+        rows.append([ALL["memory"].title, "kib", f"{spread(kib)} KiB", f"{must:g} KiB", f"{aim:g} KiB", word])
     return table(["work", "decided by", "ours / official", "must", "aim", ""], rows)
 
 
@@ -126,8 +131,8 @@ def others(results: dict[str, Any]) -> str:
             cells[1] = spread(found) + "x" + missed
         if cells != ["-", "-"]:
             rows.append([entry.title, *cells])
-    head = ["work", f"on trio-websocket / raw trio-websocket (must: {OF_FLOOR:g}x)", "rate: ours / phoenix.js (must: 1x)"]
-    return table(head, rows)
+    floor = f"on trio-websocket / raw trio-websocket (must: {OF_FLOOR:g}x)"
+    return table(["work", floor, "rate: ours / phoenix.js (must: 1x)"], rows)
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -143,13 +148,11 @@ def markdown(results: dict[str, Any]) -> str:
         f"{about['load_after'][0]:.1f} after.\n",
     ]
     if results["quick"]:
-        lines.append("**Quick mode: small counts. It shows that everything runs; none of these figures is to be quoted.**\n")
+        lines.append("**Quick mode: small counts. It shows that all runs; none of these figures is to be quoted.**\n")
     lines += [
-        "The server is pinned to one core and the client to another, but both may be shared with other programs. So every "
-        "ratio is taken between two runs of one turn, a few seconds apart, and CPU time decides where it can: wall times "
-        "and rates wander with what else runs, and a p99 here is somebody else's time slice as often as the client's.\n",
-        "Median (min-max) over the turns; **bold** is the median of the ratios to the official SDK paired within each turn, "
-        "more than 1x is better. A raw client reads and counts, and has no codec.\n",
+        NOISE,
+        "Median (min-max) over the turns; **bold** is the median of the ratios to the official SDK paired within each "
+        "turn, more than 1x is better. A raw client reads and counts, and has no codec.\n",
         "## The goals\n",
         verdicts(results),
         others(results),
@@ -168,17 +171,18 @@ def markdown(results: dict[str, Any]) -> str:
         lines += ["CPU microseconds of it:\n", matrix(results, waits, "cpu_us")]
         starts = figures(results, "connect", "ours", "start_p50_us")
         if starts:
-            lines.append(f"Of ours, starting the supervision tree takes {spread(starts)} us before anything is dialled.\n")
+            lines.append(f"Of ours, {spread(starts)} us go by before dialling: the supervision tree is started.\n")
     if "memory" in results["runs"]:
         count = results["runs"]["memory"][OFFICIAL][0]["n"] if OFFICIAL in results["runs"]["memory"] else "all"
-        lines += [f"## Memory: KiB per idle channel, {count} of them, a socket each\n", matrix(results, ["memory"], "kib")]
+        lines.append(f"## Memory: KiB per idle channel, {count} of them, a socket each\n")
+        lines.append(matrix(results, ["memory"], "kib"))
     again = [item for item in work.RECONNECT if item in results["runs"]]
     if again:
         count = max(turn["n"] for item in again for found in results["runs"][item].values() for turn in found)
         lines += [
             f"## Reconnecting: {count:,} channels after a node that was away for 0.5 s\n",
-            "Seconds until the last one has joined again. The first delay is 1 s (ours with jitter: 0.5-1 s; phoenix.js: "
-            "10, 50, 100, 150, 200, 250, 500 ms, 1 s), so the rest of it is the work:\n",
+            "Seconds until the last one has joined again. The first delay is 1 s (ours with jitter: 0.5-1 s; "
+            "phoenix.js tries after 10, 50, 100, 150, 200, 250, 500 ms, 1 s), and the rest of it is the work:\n",
             matrix(results, again, "wall_s", against=False),
             "CPU microseconds per channel:\n",
             matrix(results, again, "cpu_us"),
@@ -222,10 +226,10 @@ def alone(results: dict[str, Any]) -> list[str]:
         head = ["CPU us per unit", *(f"{int(count):,} messages" for count in counts), "last / first but one"]
         lines += ["## Cost as the work grows\n", table(head, rows)]
         found = growth["channels"]
-        rows = [
-            [title, *(short(entry[key]) for entry in found.values()), linear([entry[key] for entry in found.values()])]
-            for key, title in (("open_cpu_us", "to open one"), ("round_trip_cpu_us", "a round trip, one in flight on each"))
-        ]
+        rows = []
+        for key, title in (("open_cpu_us", "to open one"), ("round_trip_cpu_us", "a round trip, one in flight each")):
+            costs = [entry[key] for entry in found.values()]
+            rows.append([title, *(short(cost) for cost in costs), linear(costs)])
         head = ["CPU us", *(f"{int(count):,} channels" for count in found), "last / first but one"]
         lines.append(table(head, rows))
     return lines
@@ -265,8 +269,6 @@ def picture(results: dict[str, Any]) -> str:
     ticks = [tick for tick in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16) if smallest / 2 < tick < biggest * 2]
     low, high = min(smallest, ticks[0]) / 1.1, max(biggest, ticks[-1]) * 1.1
 
-    import math
-
     def at(ratio: float) -> float:
         return LEFT + WIDTH * math.log(ratio / low) / math.log(high / low)
 
@@ -276,25 +278,28 @@ def picture(results: dict[str, Any]) -> str:
     for title, key, bars in groups:
         words = {"cpu_us": "CPU", "p50_us": "p50", "kib": "memory"}[key]
         middle = y + len(bars) * BAR / 2 + 4
-        body.append(f'<text x="{LEFT - 10}" y="{middle:.1f}" text-anchor="end">{escape(title)} <tspan class="s">({words})</tspan></text>')
+        body.append(
+            f'<text x="{LEFT - 10}" y="{middle:.1f}" text-anchor="end">{escape(title)} '
+            f'<tspan class="s">({words})</tspan></text>'
+        )
         for client, found in bars:
             median = statistics.median(found)
             x, end = sorted((at(1), at(median)))
             body.append(
-                f'<rect x="{x:.1f}" y="{y + 1}" width="{max(end - x, 1.5):.1f}" height="{BAR - 3}" fill="{COLOURS[client]}"/>'
+                f'<rect x="{x:.1f}" y="{y + 1}" width="{max(end - x, 1.5):.1f}" height="{BAR - 3}" '
+                f'fill="{COLOURS[client]}"/>'
             )
             if len(found) > 1:
                 line = y + BAR / 2 - 0.5
-                body.append(
-                    f'<path d="M{at(min(found)):.1f} {line}H{at(max(found)):.1f}" stroke="currentColor" stroke-width="1"/>'
-                )
+                body.append(f'<path d="M{at(min(found)):.1f} {line}H{at(max(found)):.1f}" stroke="currentColor"/>')
             right = max(end, at(max(found))) + 5
             body.append(f'<text class="s" x="{right:.1f}" y="{y + BAR - 3}">{median:.2f}x</text>')
             y += BAR
         y += GAP
     bottom = y - GAP / 2
     grid = "".join(
-        f'<path d="M{at(tick):.1f} {top - 8}V{bottom}" stroke="currentColor" stroke-opacity="{0.7 if tick == 1 else 0.15}"/>'
+        f'<path d="M{at(tick):.1f} {top - 8}V{bottom}" stroke="currentColor" '
+        f'stroke-opacity="{0.7 if tick == 1 else 0.15}"/>'
         f'<text class="s" x="{at(tick):.1f}" y="{bottom + 14}" text-anchor="middle">{tick:g}x</text>'
         for tick in ticks
     )
@@ -307,9 +312,9 @@ def picture(results: dict[str, Any]) -> str:
     width, height = max(LEFT + WIDTH + 60, int(x)), bottom + 26
     heading = "How many times better than the official SDK (log scale; the line is the range over the turns)"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" width="{width}" height="{height:.0f}" '
-        f'role="img" aria-label="{escape(heading)}" font-family="system-ui, sans-serif" font-size="12" fill="currentColor" '
-        f'color="#57606a"><style>.s{{font-size:10px}}</style>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" width="{width}" '
+        f'height="{height:.0f}" role="img" aria-label="{escape(heading)}" font-family="system-ui, sans-serif" '
+        f'font-size="12" fill="currentColor" color="#57606a"><style>.s{{font-size:10px}}</style>'
         f'<text x="{LEFT}" y="22" font-weight="600">{escape(heading)}</text>{legend}{grid}{"".join(body)}</svg>\n'
     )
 

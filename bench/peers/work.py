@@ -50,7 +50,7 @@ ITEMS = {
     "in1000000": Item("inbound 1 MB", 100, 20, "message", "cpu_us"),
     "out1000000": Item("outbound 1 MB", 100, 20, "round trip", "cpu_us"),
     "connect": Item("connect and join", 200, 40, "connection", "p50_us"),
-    "memory": Item("memory per idle channel, a socket each", 1_000, 200, "channel", "kib"),
+    "memory": Item("memory per idle channel", 1_000, 200, "channel", "kib"),
 }
 RECONNECT = {
     "reconnect": Item("reconnect after a node restart, its own delays", 1_000, 100, "channel", "cpu_us"),
