@@ -72,7 +72,7 @@ async def grown(url: str, item: str, count: int) -> float:
 
 async def channels(url: str, count: int) -> dict[str, float]:
     """CPU microseconds to open a channel, and per round trip with one in flight on each of them."""
-    rounds = max(2, 2_000 // count)
+    rounds = max(20, 2_000 // count)
     async with trio.open_nursery() as nursery:
         await client_ours.open_many(nursery, url, -1, 1)
         timed = work.Timed()

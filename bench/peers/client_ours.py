@@ -13,6 +13,8 @@ import work
 from layr8_actors import Backoff, Callbacks, Channel, ChannelOptions
 from layr8_actors.telemetry import Event
 from layr8_actors.transport import Connector
+from layr8_actors.transport.trio_websocket import TrioWebSocketConnector
+from layr8_actors.transport.websockets import WebSocketsConnector
 
 JITTER = 0.5  # ChannelOptions' own
 
@@ -21,12 +23,8 @@ def connector() -> Connector:
     """A connector of the kind asked for."""
     kind = os.environ.get("TRANSPORT", "websockets")
     if kind == "websockets":
-        from layr8_actors.transport.websockets import WebSocketsConnector
-
         return WebSocketsConnector()
     assert kind == "trio-websocket", kind
-    from layr8_actors.transport.trio_websocket import TrioWebSocketConnector
-
     return TrioWebSocketConnector()
 
 

@@ -1,10 +1,11 @@
-"""The floor of what Trio can do with websockets' sans-I/O protocol: batches both ways, no codec, no tasks, no checks."""
+"""The floor of what Trio can do with websockets' sans-I/O protocol: batches both ways, no codec and no checks."""
 
 from __future__ import annotations
 
 import time
 
 import trio
+import trio.testing
 import work
 from websockets.client import ClientProtocol
 from websockets.frames import Frame
@@ -144,6 +145,4 @@ async def memory(url: str, count: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    import trio.testing
-
     work.main(measure, trio.run)

@@ -15,7 +15,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 BODY = 300
@@ -140,7 +140,7 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-Work = Callable[[str, str, int], Awaitable[dict[str, float]]]
+Work = Callable[[str, str, int], Coroutine[Any, Any, Any]]
 
 
 def main(work: Work, run: Callable[..., Any] | None = None) -> None:
@@ -152,12 +152,5 @@ def main(work: Work, run: Callable[..., Any] | None = None) -> None:
     """
     url, item, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     allow_many_files()
-    if run is None:
-        figures = asyncio.run(_awaited(work, url, item, count))
-    else:
-        figures = run(work, url, item, count)
+    figures = asyncio.run(work(url, item, count)) if run is None else run(work, url, item, count)
     print(json.dumps(figures))
-
-
-async def _awaited(work: Work, url: str, item: str, count: int) -> dict[str, float]:
-    return await work(url, item, count)
