@@ -2,7 +2,7 @@
 
     python bench/peers/compare.py [--turns 5] [--quick] [--items seq,pipe100] [--clients ours,official]
 
-Needs g++; phoenix.js is compared where node and npm are. The official SDK is installed into .venv-bench, phoenix.js
+Needs g++; phoenix.js is compared where node and npm are. The official SDK is installed into .venv-sdk, phoenix.js
 into bench/peers/.build, neither into .venv. Written: bench/results/peers.json, peers.md and peers.svg (see report.py).
 
 A turn does each item with every client, one after the other, and a ratio is taken between two figures of one turn:
@@ -30,7 +30,7 @@ import work
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
 RESULTS = ROOT / "bench" / "results"
-VENV = ROOT / ".venv-bench"
+VENV = ROOT / ".venv-sdk"
 NODE = neutral.BUILD / "node"
 
 CLIENTS = {
