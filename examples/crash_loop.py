@@ -96,9 +96,9 @@ async def main() -> None:
         await trio.sleep(0.7)
         print(format_tree(app))
 
-    web = Supervisor([ChildSpec("clock", partial(tick, []))], name="web", on_event=tell)
+    web = Supervisor([ChildSpec("clock", partial(tick, []))], name="web")
     # A restart at once helps against what has passed already; two of them within 5 s, and it is somebody else's turn.
-    feed = Supervisor([ChildSpec("reader", partial(read_on, source))], max_restarts=2, name="feed", on_event=tell)
+    feed = Supervisor([ChildSpec("reader", partial(read_on, source))], max_restarts=2, name="feed")
     app = Supervisor(
         [
             web.child_spec(),

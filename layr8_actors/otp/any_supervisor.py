@@ -71,7 +71,7 @@ class AnySupervisor:
         parallel_shutdown: bool,
         shutdown_deadline: float,
         name: str,
-        on_event: Hook,
+        on_event: Hook | None,
         random: Random | None,
     ) -> None:
         self.children = children
@@ -89,8 +89,8 @@ class AnySupervisor:
         self.random = random
         self._run: SupervisorRun | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
-        if not callable(on_event):
-            raise InvalidOption("on_event", on_event, "a function that takes an event")
+        if on_event is not None and not callable(on_event):
+            raise InvalidOption("on_event", on_event, "a function that takes an event, or None")
         if backoff is not None and not isinstance(backoff, Backoff):
             raise InvalidOption("backoff", backoff, "a Backoff or None")
         self._check_window()

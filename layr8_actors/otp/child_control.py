@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from ..errors import ChildStartError
+from ..telemetry import Hook
 from . import events
 from .child_spec import Restart
 from .children import ChildRecord, Children, ChildState
@@ -73,6 +74,11 @@ class ChildControl:
         self.inbox: list[Incarnation | Command[Any]] = []
         """Exit notices and requests, in the order in which they came."""
         self.insiders = insiders
+
+    @property
+    def hook(self) -> Hook:
+        """Where the supervisor's events go, and those of supervisors below it that have no hook of their own."""
+        return self._reports.hook
 
     # --- for any task -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from random import Random
 
-from ..telemetry import Hook, log_event
+from ..telemetry import Hook
 from .any_supervisor import AnySupervisor
 from .backoff import Backoff
 from .child_spec import ChildSpec
@@ -55,7 +55,7 @@ class DynamicSupervisor(AnySupervisor):
         max_attempts: int | None = None,
         shutdown_deadline: float = math.inf,
         name: str = "dynamic_supervisor",
-        on_event: Hook = log_event,
+        on_event: Hook | None = None,
         random: Random | None = None,
     ) -> None:
         super().__init__(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from ..errors import InvalidOption
+from ..telemetry import Hook
 from .child_spec import ChildSpec
 from .exit_reason import ExitKind, ExitReason
 from .pid import Pid
@@ -26,6 +28,11 @@ class Owner(Protocol):
     """Who is told about an incarnation, in the task of the child."""
 
     insiders: Insiders
+
+    @property
+    def hook(self) -> Hook:
+        """Where the events of its supervisor go."""
+        ...
 
     def wake(self) -> None:
         """The child is ready."""
@@ -173,6 +180,9 @@ class Incarnation:
         try:
             try:
                 child = self.spec.start(task_status=self)
+                if not isinstance(child, Awaitable):
+                    self.ready = False  # whatever it reported: it has returned already
+                    raise InvalidOption("start", child, "an async function that takes task_status")
                 if self.scope_entered:
                     await child
                 else:

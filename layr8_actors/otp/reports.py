@@ -25,20 +25,20 @@ class Reports:
         intensity: the supervisor's window.
     """
 
-    __slots__ = ("_hook", "_intensity", "label")
+    __slots__ = ("_intensity", "hook", "label")
 
     def __init__(self, path: tuple[str, ...], hook: Hook, intensity: RestartIntensity) -> None:
         self.label = "/".join(path)
-        self._hook = hook
+        self.hook = hook
         self._intensity = intensity
 
     def supervisor_started(self, children: int) -> None:
         """All static children are up."""
-        emit(self._hook, events.SupervisorStarted(at=trio.current_time(), path=self.label, children=children))
+        emit(self.hook, events.SupervisorStarted(at=trio.current_time(), path=self.label, children=children))
 
     def supervisor_stopped(self, reason: ExitReason) -> None:
         """All children are gone."""
-        emit(self._hook, events.SupervisorStopped(at=trio.current_time(), path=self.label, reason=reason))
+        emit(self.hook, events.SupervisorStopped(at=trio.current_time(), path=self.label, reason=reason))
 
     def child(self, kind: type[events.ChildEvent], record: ChildRecord, **fields: Any) -> None:
         """Something happened to a child; ``fields`` are those of ``kind`` besides the common ones."""
@@ -50,7 +50,7 @@ class Reports:
             restart=record.spec.restart,
             **fields,
         )
-        emit(self._hook, event)
+        emit(self.hook, event)
 
     def child_ended(self, record: ChildRecord, incarnation: Incarnation, *, expected: bool) -> None:
         """A child that had been ready is gone; what went wrong besides is reported too."""

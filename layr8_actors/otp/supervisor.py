@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from ..errors import InvalidOption
-from ..telemetry import Hook, log_event
+from ..telemetry import Hook
 from .any_supervisor import AnySupervisor
 from .backoff import Backoff
 from .child_spec import ChildSpec
@@ -39,7 +39,8 @@ class Supervisor(AnySupervisor):
         shutdown_deadline: seconds that a whole stop may take before all that is left is cut short (systemd:
             TimeoutStopSec, for a tree); infinite by default, because each child has a grace of its own.
         name: its name in events and errors, while it is nobody's child.
-        on_event: called with each event, in order, from the supervisor's own task; logs by default.
+        on_event: called with each event, in order, from the supervisor's own task. By default it is that of the
+            supervisor above, so that one hook hears a whole tree (suture: EventHook); at the root, one that logs.
         random: where the backoff's jitter comes from; by default a new generator for each delay that has some.
 
     Raises:
@@ -63,7 +64,7 @@ class Supervisor(AnySupervisor):
         parallel_shutdown: bool = False,
         shutdown_deadline: float = math.inf,
         name: str = "supervisor",
-        on_event: Hook = log_event,
+        on_event: Hook | None = None,
         random: Random | None = None,
     ) -> None:
         super().__init__(

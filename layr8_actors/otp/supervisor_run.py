@@ -21,6 +21,7 @@ from ..errors import (
     NameTaken,
     SupervisorNotRunning,
 )
+from ..telemetry import log_event
 from . import events
 from .child_control import ChildControl
 from .child_spec import ChildSpec
@@ -77,7 +78,8 @@ class SupervisorRun:
         self._name = "/".join(path)
         self._started = 0
         self._timers = RestartTimers()
-        self._reports = Reports(path, supervisor.on_event, self.intensity)
+        inherited = log_event if incarnation is None else incarnation.owner.hook
+        self._reports = Reports(path, supervisor.on_event or inherited, self.intensity)
         self._control = ChildControl(path, self.children, self._reports, insiders, dynamic=supervisor.dynamic)
         self._restarts: Restarts | None = None  # until the first child ends by itself
 

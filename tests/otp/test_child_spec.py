@@ -78,7 +78,7 @@ def test_S2_an_invalid_spec_is_refused_and_the_option_named(option: str, value: 
         ("max_seconds", math.inf),
         ("backoff", 1.0),
         ("name", ""),
-        ("on_event", None),
+        ("on_event", "print"),
         ("auto_shutdown", "any_significant"),
         ("give_up_never", True),
     ],
@@ -209,3 +209,13 @@ def test_S2_a_method_that_is_named_like_a_flag_of_actors_is_refused(flag: str) -
 def test_S2_the_message_about_a_window_that_can_never_fill_says_how_long_it_has_to_be() -> None:
     with pytest.raises(InvalidOption, match="more than 7 s"):
         Supervisor(backoff=Backoff(initial=1, jitter=0))
+
+
+async def test_S2_a_start_that_is_no_async_function_has_not_started_whatever_it_reported(lab: Any) -> None:
+    def hasty(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+
+    start: Any = hasty
+    with pytest.raises(ChildStartError, match="async function") as caught:
+        await lab.supervisor([ChildSpec("hasty", start)]).run()
+    assert isinstance(caught.value.__cause__, InvalidOption)

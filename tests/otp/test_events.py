@@ -11,7 +11,7 @@ import trio
 
 from layr8_actors.errors import RestartLimitExceeded
 from layr8_actors.otp import Backoff, ExitKind, Restart, Supervisor, events
-from layr8_actors.telemetry import Event, log_event
+from layr8_actors.telemetry import Event
 
 
 async def test_O1_O5_the_story_of_a_child_is_told_in_order(lab: Any) -> None:
@@ -104,7 +104,6 @@ async def test_O4_a_hook_that_raises_harms_nothing(lab: Any, settle: Any, caplog
 
 async def test_O4_the_default_hook_logs(lab: Any, settle: Any, caplog: Any) -> None:
     supervisor = Supervisor([lab.child("a")], name="root", backoff=Backoff(initial=0.5), max_seconds=100)
-    assert supervisor.on_event is log_event
     with caplog.at_level(logging.INFO, logger="layr8_actors.otp"):
         async with trio.open_nursery() as nursery:
             await nursery.start(supervisor.run)
@@ -144,3 +143,16 @@ def test_every_event_is_frozen_data() -> None:
         event.children = 2  # type: ignore[misc]
     # A child event names its restart type, not its spec: the arguments of a spec may hold a secret.
     assert "spec" not in {field.name for kind in kinds for field in dataclasses.fields(kind)}
+
+
+async def test_O1_one_hook_hears_a_whole_tree_and_a_supervisor_below_may_have_its_own(lab: Any, settle: Any) -> None:
+    own: list[Event] = []
+    nested = Supervisor([lab.child("x")], name="nested")
+    apart = Supervisor([lab.child("y")], name="apart", on_event=own.append)
+    async with lab.running([nested.child_spec(), apart.child_spec()], name="root"):
+        lab.crash("x")
+        lab.crash("y")
+        await settle()
+    heard = {event.path for event in lab.events if isinstance(event, events.SupervisorEvent)}
+    assert heard == {"root", "root/nested"}
+    assert {event.path for event in own if isinstance(event, events.SupervisorEvent)} == {"root/apart"}
