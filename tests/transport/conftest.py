@@ -203,7 +203,9 @@ async def _over_tcp(connector: MakeConnector, *, narrow: bool = False, **options
             yield Link(transport, peer, nursery)
         finally:
             nursery.cancel_scope.cancel()
-            await trio.aclose_forcefully(peer.stream)
+            # Shielded, or its Cancelled takes the place of whatever the test has failed with, and the nursery eats it.
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(peer.stream)
 
 
 MakeConnector = Callable[..., Any]

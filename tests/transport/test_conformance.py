@@ -309,3 +309,9 @@ async def test_closed_transport_leaves_no_task(connect: Connect, tasks_left: Cal
         await link.transport.close(timeout=5)
         await trio.testing.wait_all_tasks_blocked()
         assert not link.nursery.child_tasks
+
+
+async def test_a_test_that_fails_with_a_link_open_is_seen_to_fail(connect: Connect) -> None:
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True, allow_unwrapped=True):
+        async with connect():
+            raise ZeroDivisionError
