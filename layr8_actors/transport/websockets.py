@@ -7,11 +7,12 @@ one write. So a message costs a fraction of what it does through trio-websocket.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import trio
 from websockets.client import ClientProtocol
-from websockets.exceptions import PayloadTooBig
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
@@ -31,6 +32,8 @@ _RECEIVE_SIZE = 256 * 1024
 _PARSE_SIZE = 32 * 1024
 # Seconds that reading waits for more after writing has failed: a reset socket answers at once, other streams soon.
 _LAST_READ = 0.1
+# Seconds that the answer to a close frame, or one of our own for a frame refused, may take: the peer may read no more.
+_LAST_WRITE = 1.0
 _LONGEST_REASON = 123  # RFC 6455 section 5.5: 125 bytes of a control frame, less the code
 # The most bytes of UTF-8 that a character takes: max_message_size counts characters of a text, the library bytes.
 _BYTES_PER_CHARACTER = 4
@@ -78,7 +81,8 @@ class WebSocketsTransport:
             logger=_SILENT,
         )
         self._read_ahead = ReadAhead()
-        self._fragments: list[Frame] = []
+        # Not the frames, of which each takes 300 bytes, were it empty.
+        self._fragments: tuple[Opcode, bytearray] | None = None
         self._queued: list[bytes] = []  # what the protocol wants written and nobody has written yet
         self._scope = trio.CancelScope()
         self._unparsed: memoryview | bytes = b""
@@ -123,7 +127,11 @@ class WebSocketsTransport:
         self._read_ahead.close()
         if first and not self._torn and self._protocol.state is State.OPEN:
             self._end = self._end or LinkEnd(code, reason, "closed by this side")
-            if not await self._write([], farewell=(code, _cut(reason))):
+            try:
+                if not await self._write([], farewell=(code, _cut(reason))):
+                    return
+            except ProtocolError as error:  # a code that no frame may carry; close never raises
+                self._end = LinkEnd(1006, "", f"the close handshake failed ({error})")
                 return
         await self._wait_gone()
 
@@ -175,13 +183,15 @@ class WebSocketsTransport:
 
     async def _flush(self) -> bool:
         """Write what the protocol has queued, and what it queues meanwhile; only where nobody is writing."""
+        self._collect()
         self._writing = True
         finished = False
         try:
-            while self._collect():
+            while self._queued:
                 data = b"".join(self._queued)
                 self._queued.clear()
                 await self._stream.send_all(data)
+                self._collect()
             finished = True
         except Exception as error:  # a stream may be anybody's; whatever it raises, it cannot be written to
             self._lost = self._lost or explain(error)
@@ -199,6 +209,9 @@ class WebSocketsTransport:
 
     def _collect(self) -> bool:
         self._queued += filter(None, self._protocol.data_to_send())  # an empty one is the protocol's end of the stream
+        if self._writing:
+            # Answers of the protocol. The last pong will do (RFC 6455 section 5.5.3), and a close frame is the last.
+            del self._queued[:-1]
         return bool(self._queued)
 
     # --- the transport's own task ------------------------------------------------------------------------------------
@@ -211,9 +224,8 @@ class WebSocketsTransport:
                 refused = await self._upgrade()
                 if refused is None:
                     task_status.started(None)
-                    task_status = (
-                        trio.TASK_STATUS_IGNORED
-                    )  # Trio's own keeps the nursery of the start alive, which is 1 KiB
+                    # Trio's own keeps the nursery of the start alive, which is 1 KiB.
+                    task_status = trio.TASK_STATUS_IGNORED
                     await self._read()
             if self._torn and not self._aborted:
                 with trio.CancelScope() as self._scope:
@@ -272,10 +284,12 @@ class WebSocketsTransport:
         stream, protocol, read_ahead = self._stream, self._protocol, self._read_ahead
         await self._parse()
         while True:
+            ended = protocol.state is not State.OPEN and self._has_ended()
             # A pong, or the answer to a close frame; whoever is writing takes it along.
             if self._collect() and not self._writing and not self._torn:
-                await self._flush()
-            if protocol.state is not State.OPEN and self._has_ended():
+                with trio.move_on_after(_LAST_WRITE if ended else math.inf):
+                    await self._flush()
+            if ended:
                 return
             while read_ahead.full and not read_ahead.closing:
                 await read_ahead.room()
@@ -303,12 +317,13 @@ class WebSocketsTransport:
             step, self._unparsed = self._unparsed[:_PARSE_SIZE], self._unparsed[_PARSE_SIZE:]
             self._protocol.receive_data(bytes(step))
             self._take(self._protocol.events_received())
+        self._unparsed = b""  # an empty view keeps all of the chunk
 
     def _has_ended(self) -> bool:
         """Return whether nothing more is to come, and record how it ended; False while a close awaits its answer."""
         protocol = self._protocol
         received = protocol.close_rcvd
-        if received is not None and protocol.parser_exc is None:
+        if received is not None:  # also where the library objects, because it cut a fragmented message off
             self._end = self._end or LinkEnd(received.code, self._endpoint.redact(received.reason))
         elif isinstance(protocol.parser_exc, EOFError):
             self._end = self._end or LinkEnd(1006, "", self._endpoint.redact(self._lost or "the connection was lost"))
@@ -329,11 +344,11 @@ class WebSocketsTransport:
             assert isinstance(frame, Frame)
             opcode, data = frame.opcode, frame.data
             if opcode is _CONT or (not frame.fin and (opcode is _TEXT or opcode is _BINARY)):
-                self._fragments.append(frame)
+                self._fragments = begun = self._fragments or (opcode, bytearray())
+                begun[1].extend(data)
                 if not frame.fin:
                     continue
-                opcode, data = self._fragments[0].opcode, b"".join(part.data for part in self._fragments)
-                self._fragments = []
+                (opcode, data), self._fragments = begun, None
             message: str | bytes
             if opcode is _TEXT:
                 try:
