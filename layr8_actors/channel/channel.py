@@ -180,7 +180,9 @@ class Channel:
     def _timed_out(self, waiter: Waiter) -> ReplyTimeout:
         record = self._record
         record.counters.reply_timeouts += 1
-        if waiter.written and not record.backlog.paused and not held_up(waiter.deadline, trio.current_time()):
+        # Where we have not read, or nobody routes what was read, the reply may well be here.
+        unheard = record.backlog.paused or not record.reply_deadlines.watched
+        if waiter.written and not unheard and not held_up(waiter.deadline, trio.current_time()):
             self._note_timeout(waiter)
         return ReplyTimeout(record.options.reply_timeout, written=waiter.written)
 
@@ -245,10 +247,11 @@ class Channel:
         try:
             link.outbox.send_nowait(outgoing)
         except trio.WouldBlock:
-            await self._wait_for_room(link, outgoing)
+            if not await self._wait_for_room(link, outgoing):
+                return
         record.counters.sent += 1
 
-    async def _wait_for_room(self, link: Link, outgoing: Outgoing) -> None:
+    async def _wait_for_room(self, link: Link, outgoing: Outgoing) -> bool:
         lost = Disconnected("the link was lost before there was room", written=False)
         timeout = self._record.options.reply_timeout
         waiter = outgoing.waiter
@@ -260,12 +263,11 @@ class Channel:
                 await link.outbox.send(outgoing)
             except trio.BrokenResourceError:
                 raise lost from None
-        if waiter is not None:
-            return
-        if room.cancelled_caught:
+        if waiter is None and room.cancelled_caught:
             raise ReplyTimeout(timeout, written=False)
-        if link.ended.is_set():
+        if waiter is None and link.ended.is_set():
             raise lost from None  # it was taken out of the queue by the end of the link
+        return not room.cancelled_caught
 
     def _joined_link(self) -> Link:
         record = self._record
