@@ -6,7 +6,9 @@ import dataclasses
 
 from ..errors import TransportClosed
 
-__all__ = ("LinkEnd",)
+__all__ = ("LinkEnd", "cut_reason")
+
+_LONGEST_REASON = 123  # RFC 6455 section 5.5: 125 bytes of a control frame, less the code
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,3 +28,12 @@ class LinkEnd:
     def error(self) -> TransportClosed:
         """Make the error for one caller: one instance raised in several tasks would mix their tracebacks."""
         return TransportClosed(self.code, self.reason, detail=self.detail)
+
+
+def cut_reason(reason: str) -> str:
+    """Cut a close reason to what a close frame holds, between characters; what cannot be encoded is left out.
+
+    Args:
+        reason: any text, for close never raises.
+    """
+    return reason.encode(errors="ignore")[:_LONGEST_REASON].decode(errors="ignore")

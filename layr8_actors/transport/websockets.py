@@ -20,7 +20,7 @@ from websockets.uri import parse_uri
 from .dial import OpenStream, Refused, explain
 from .endpoint import Endpoint
 from .guarded_stream import GuardedStream, UpgradeFailed
-from .link_end import LinkEnd
+from .link_end import LinkEnd, cut_reason
 from .read_ahead import ReadAhead
 from .stream_connector import StreamConnector
 
@@ -34,7 +34,6 @@ _PARSE_SIZE = 32 * 1024
 _LAST_READ = 0.1
 # Seconds that the answer to a close frame, or one of our own for a frame refused, may take: the peer may read no more.
 _LAST_WRITE = 1.0
-_LONGEST_REASON = 123  # RFC 6455 section 5.5: 125 bytes of a control frame, less the code
 # The most bytes of UTF-8 that a character takes: max_message_size counts characters of a text, the library bytes.
 _BYTES_PER_CHARACTER = 4
 _NAME = "websockets"
@@ -128,7 +127,7 @@ class WebSocketsTransport:
         if first and not self._torn and self._protocol.state is State.OPEN:
             self._end = self._end or LinkEnd(code, reason, "closed by this side")
             try:
-                if not await self._write([], farewell=(code, _cut(reason))):
+                if not await self._write([], farewell=(code, cut_reason(reason))):
                     return
             except ProtocolError as error:  # a code that no frame may carry; close never raises
                 self._end = LinkEnd(1006, "", f"the close handshake failed ({error})")
@@ -373,11 +372,6 @@ class WebSocketsTransport:
     def _refuse(self, code: int, reason: str) -> None:
         self._end = self._end or LinkEnd(code, reason)
         self._protocol.fail(code, reason)
-
-
-def _cut(reason: str) -> str:
-    """Cut a close reason between characters; what cannot be encoded is left out, for close never raises."""
-    return reason.encode(errors="ignore")[:_LONGEST_REASON].decode(errors="ignore")
 
 
 def _encoded(message: object) -> tuple[Opcode, bytes]:

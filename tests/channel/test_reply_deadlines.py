@@ -92,7 +92,7 @@ async def test_every_send_ends_by_its_deadline(
             assert len(sends.ended) == 40
             if trouble == "by hand":
                 await supervisor.restart_child("router")
-        for number, (how, after, written) in sends.ended.items():
+        for number, (how, after, _) in sends.ended.items():
             assert how in ("ReplyTimeout", "Disconnected", "NotConnected"), (number, how)
             assert after <= 5 + 1e-6, (number, how, after)
             if how == "ReplyTimeout":
@@ -121,7 +121,6 @@ async def test_timeouts_while_there_was_no_router_say_nothing_of_the_node(node: 
         await channel.supervisor.restart_child("router")
         await trio.sleep(1)
         assert channel.state.joined
-        assert channel.statistics().replies_unclaimed == 3
         assert node.joins == 1, "the topic was given up, though the node had answered"
 
 

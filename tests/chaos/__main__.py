@@ -101,7 +101,7 @@ def main() -> int:
     for account in accounts:
         account.wall = account.wall or time.monotonic() - began
     if options.json:
-        print(json.dumps([dataclasses.asdict(account) for account in accounts]))
+        print(json.dumps([dataclasses.asdict(account) for account in accounts], default=list))
         return 0
     print(table(accounts))
     failures = [account.failure for account in accounts if account.failure]

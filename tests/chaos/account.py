@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 
@@ -41,7 +42,7 @@ class Account:
         faults: what went wrong, by kind.
         restarts: of actors.
         links: sockets that were opened.
-        recoveries: seconds from each loss of a join to the next one.
+        recoveries: seconds from each loss of a join to the next one; packed, or they would look like a leak.
         tasks: that were left.
         descriptors: that were left.
         blocks: samples of allocated blocks.
@@ -63,7 +64,7 @@ class Account:
     faults: dict[str, int] = dataclasses.field(default_factory=dict)
     restarts: int = 0
     links: int = 0
-    recoveries: list[float] = dataclasses.field(default_factory=list)
+    recoveries: array[float] = dataclasses.field(default_factory=lambda: array("d"))
     tasks: int = 0
     descriptors: int = 0
     blocks: list[int] = dataclasses.field(default_factory=list)
@@ -87,7 +88,7 @@ class Account:
         self.faults = dict(Counter(self.faults) + world.faults)
         self.restarts += world.restarts
         self.links += world.links
-        self.recoveries += world.recoveries
+        self.recoveries.extend(world.recoveries)
         self.tasks += world.tasks_left
 
     def judge(self, heap: Heap) -> None:
@@ -100,7 +101,7 @@ class Account:
         elif self.growth() > MOST_GROWTH or self.more_blocks() > MOST_BLOCKS:
             self.failure = (
                 f"memory grew by {self.growth():.1f} MiB and {self.more_blocks()} blocks after the warm-up; "
-                f"samples of blocks: {self.blocks}"
+                f"the last samples of blocks: {list(self.blocks)[-20:]}"
             )
 
     def growth(self) -> float:
