@@ -15,6 +15,7 @@ import contextlib
 import functools
 import inspect
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +29,12 @@ from trio.testing import MockClock
 settings.register_profile("default", max_examples=100, deadline=None)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("LAYR8_HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard: a shell starts background jobs with SIGINT ignored, and Python leaves that as it is."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
