@@ -273,6 +273,9 @@ class Life:
                     order = [self.lab_id(info.id) for info in self.infos()]
                     alive = [id for id in order if self.lab.live[id]]
                     quiet = all(info.state in (ChildState.RUNNING, ChildState.STOPPED) for info in self.infos())
+                    # One that crashed and is still at its cleanup goes by itself, whatever the order (D9).
+                    orders = self.lab._orders
+                    quiet = quiet and not any(id in orders and orders[id][0].is_set() for id in alive)
                     if self.world.end.startswith("cancel"):
                         scope.cancel()
                     else:
