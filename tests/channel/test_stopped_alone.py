@@ -81,3 +81,18 @@ async def test_a_restart_that_took_longer_than_its_start_timeout_is_not_the_end_
         await settle()
         assert calls.order == ["disconnect", "reconnect"]
         assert (await channel.send_msg("message", {})).ok
+
+
+async def test_messages_while_inbox_is_stopped_by_hand_do_not_stop_the_reading_for_ever(node: Any, calls: Any) -> None:
+    async with open_channel(node.options(callbacks=calls.callbacks(), inbox_capacity=4)) as channel:
+        await channel.connect(PROTOCOLS)
+        await channel.supervisor.terminate_child("inbox")
+        for number in range(4):
+            node.socket.message(number)
+        await trio.sleep(0.01)
+        await channel.supervisor.restart_child("inbox")
+        node.socket.message(99)
+        await trio.sleep(300)
+        statistics = channel.statistics()
+        assert 99 in calls.ids
+        assert (statistics.frames_waiting, statistics.bytes_waiting, statistics.reading_paused) == (0, 0, False)
