@@ -208,7 +208,7 @@ class WebSocketsTransport:
 
     def _collect(self) -> bool:
         self._queued += filter(None, self._protocol.data_to_send())  # an empty one is the protocol's end of the stream
-        if self._writing:
+        if self._writing or self._torn:
             # Answers of the protocol. The last pong will do (RFC 6455 section 5.5.3), and a close frame is the last.
             del self._queued[:-1]
         return bool(self._queued)

@@ -12,6 +12,7 @@ import trio.testing
 from wsproto.events import Ping
 
 from layr8_actors.errors import TransportClosed
+from layr8_actors.transport.websockets import WebSocketsConnector
 
 Connect = Callable[..., Any]
 
@@ -64,6 +65,52 @@ async def test_pings_to_a_blocked_writer_are_not_hoarded(connect_websocket: Conn
         await trio.testing.wait_all_tasks_blocked()
         queued = getattr(link.transport, "_queued", [])
         assert sum(map(len, queued)) < 300_000
+
+
+class Deaf(trio.abc.Stream):
+    """Cannot be written to any more once told so, and can still be read from."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.broken = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.broken:
+            raise trio.BrokenResourceError
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+async def test_pings_after_a_failed_write_are_not_hoarded(endpoint: Any, raw_peer: Any) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    stream = Deaf(ours)
+
+    async def open_stream(_host: str, _port: int) -> trio.abc.Stream:
+        return stream
+
+    peer = raw_peer(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.accept)
+        transport = await WebSocketsConnector(open_stream).open(nursery, endpoint())
+        await trio.testing.wait_all_tasks_blocked()
+        stream.broken = True
+        with pytest.raises(TransportClosed):
+            await transport.send(["into the void"])
+        for _ in range(50):
+            await theirs.send_all((b"\x89\x7d" + b"p" * 125) * 100)
+            await trio.sleep(0.05)
+        assert sum(map(len, transport._queued)) < 1000
+        await theirs.send_all(b"\x81\x04last")
+        assert await transport.receive() == ["last"]
+        transport.abort()
 
 
 async def test_last_ping_is_answered_once_a_blocked_writer_goes_on(connect_websocket: Connect) -> None:
