@@ -18,22 +18,9 @@ from layr8_actors.otp import (
     ChildSpec,
     DynamicSupervisor,
     ExitKind,
-    Pid,
 )
 from layr8_actors.otp.events import ChildStopped
-
-PLAIN = Backoff(initial=1, jitter=0)
-
-
-def ids(supervisor: DynamicSupervisor) -> list[str]:
-    return [child.id for child in supervisor.which_children()]
-
-
-async def start(supervisor: DynamicSupervisor, spec: ChildSpec) -> Pid:
-    pid = await supervisor.start_child(spec)
-    assert pid is not None
-    return pid
-
+from tests.otp.dynamic import PLAIN, ids, start
 
 # --- D2 ---------------------------------------------------------------------------------------------------------------
 

@@ -19,30 +19,16 @@ from layr8_actors.errors import (
 from layr8_actors.otp import (
     Actor,
     AutoShutdown,
-    Backoff,
     ChildCounts,
     ChildSpec,
     ChildState,
     DynamicSupervisor,
     Ignore,
-    Pid,
     Restart,
     Shutdown,
 )
 from layr8_actors.otp.events import ChildEvent, ChildExited, LimitReached, RestartScheduled
-
-PLAIN = Backoff(initial=1, jitter=0)
-
-
-def ids(supervisor: DynamicSupervisor) -> list[str]:
-    return [child.id for child in supervisor.which_children()]
-
-
-async def start(supervisor: DynamicSupervisor, spec: ChildSpec) -> Pid:
-    pid = await supervisor.start_child(spec)
-    assert pid is not None
-    return pid
-
+from tests.otp.dynamic import PLAIN, ids, start
 
 # --- T12 --------------------------------------------------------------------------------------------------------------
 
