@@ -7,6 +7,7 @@ reader must not wake for each single message, and half a bound is as much again 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -15,6 +16,7 @@ from ..phoenix import Topic, TopicStatus
 
 if TYPE_CHECKING:
     from .link import Waiter
+    from .messages import Joined
     from .options import ChannelOptions
 
 __all__ = ("Backlog",)
@@ -41,10 +43,12 @@ class Backlog:
         "_topic",
         "_waiting",
         "frames",
+        "joins",
         "messages",
         "paused",
         "read_by_user",
         "size",
+        "taken",
     )
 
     def __init__(self, options: ChannelOptions, topic: Topic, waiting: dict[str, Waiter]) -> None:
@@ -57,6 +61,10 @@ class Backlog:
         self.frames = 0
         self.size = 0
         self.messages: deque[Any] = deque()
+        self.taken = 0
+        """Messages taken so far."""
+        self.joins: deque[tuple[int, Joined]] = deque()
+        """Joins that the user has not come to, each with the count of messages that come before it."""
         self.paused = False  # written by Connection
         self.read_by_user = options.callbacks.on_message is not None
 
@@ -109,24 +117,37 @@ class Backlog:
         self.frames -= frames
         self.size -= size
 
-    def put(self, messages: list[Any], sizes: list[int]) -> None:
+    def put(self, messages: list[Any], sizes: list[int], joins: Sequence[tuple[int, Joined]] = ()) -> None:
         """Queue messages for the user, which :meth:`add` has counted already.
 
         Args:
             messages: their payloads, in order.
             sizes: of the frame of each.
+            joins: that were acknowledged meanwhile, each with the number of ``messages`` before it.
         """
+        for before, joined in joins:
+            position = self.taken + len(self.messages) + before
+            if self.joins and self.joins[-1][0] == position:
+                self.joins.pop()  # nothing came under that join: so there are never more of them than messages
+            self.joins.append((position, joined))
         self.messages.extend(messages)
         self._sizes.extend(sizes)
 
     def take(self) -> Any:
         """The next payload, from now on the user's; there has to be one. Wakes the reader where there is room again."""
         payload = self.messages.popleft()
+        self.taken += 1
         self.frames -= 1
         self.size -= self._sizes.popleft()
         if self._room is not None:
             self.make_room()
         return payload
+
+    def next_join(self) -> Joined | None:
+        """Take the join that comes before the next message, if one does."""
+        if self.joins and self.joins[0][0] <= self.taken:
+            return self.joins.popleft()[1]
+        return None
 
     def drop_excess(self) -> int:
         """Drop the oldest messages until the rest is within the bounds; the newest stays whatever its size.

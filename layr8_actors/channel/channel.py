@@ -9,13 +9,7 @@ from typing import Any
 
 import trio
 
-from ..errors import (
-    Disconnected,
-    InvalidOption,
-    NotConnected,
-    ReplyTimeout,
-    TopicDown,
-)
+from ..errors import Disconnected, InvalidOption, NotConnected, ReplyTimeout, TopicDown
 from ..otp import ChildSpec, ChildType, Restart, Supervisor
 from ..phoenix import TopicStatus
 from .heartbeat import held_up
@@ -136,12 +130,14 @@ class Channel:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    async def send_msg(self, event: str, payload: Any) -> Reply:
+    async def send_msg(self, event: str, payload: Any, *, join_ref: str | None = None) -> Reply:
         """Push ``event`` and wait for the node's reply.
 
         Args:
             event: the name of the event, ``"message"`` for a DIDComm message.
             payload: any JSON value; for a message the bare DIDComm plaintext.
+            join_ref: of the join that it belongs to, as :attr:`message_join_ref` tells: an answer that must not go out
+                under a later one. ``None`` for the join in force.
 
         Returns:
             The node's reply. A refusal is a reply too: ``reply.status == "error"``. ``"ok"`` means that the node has
@@ -152,6 +148,7 @@ class Channel:
             LocalProtocolError: the payload is not JSON, or the event is one of Phoenix' own.
             NotConnected: there is no joined topic now; nothing was sent.
             Disconnected: the link, the topic or the router went away first; ``.written`` tells what the node may know.
+                Or the join in force is not the one of ``join_ref``; nothing was sent.
             ReplyTimeout: no reply within ``reply_timeout`` seconds, waiting for room and writing included.
             RemoteProtocolError: the node answered with nonsense.
             ChannelClosed: the channel has ended.
@@ -161,15 +158,15 @@ class Channel:
         """
         waiter = Waiter()
         if self._record.reply_deadlines.watched:
-            return await self._ask(event, payload, waiter)
+            return await self._ask(event, payload, waiter, join_ref)
         with trio.move_on_after(self._record.options.reply_timeout):
-            return await self._ask(event, payload, waiter)
+            return await self._ask(event, payload, waiter, join_ref)
         raise self._timed_out(waiter)
 
-    async def _ask(self, event: str, payload: Any, waiter: Waiter) -> Reply:
+    async def _ask(self, event: str, payload: Any, waiter: Waiter, join_ref: str | None) -> Reply:
         record = self._record
         try:
-            await self._push(event, payload, waiter)
+            await self._push(event, payload, waiter, join_ref)
             return await waiter.wait()
         except ReplyTimeout:
             raise self._timed_out(waiter) from None
@@ -186,18 +183,20 @@ class Channel:
             self._note_timeout(waiter)
         return ReplyTimeout(record.options.reply_timeout, written=waiter.written)
 
-    async def send_fire_and_forget(self, event: str, payload: Any) -> None:
+    async def send_fire_and_forget(self, event: str, payload: Any, *, join_ref: str | None = None) -> None:
         """Push ``event`` and return as soon as it is queued for writing; its reply is not awaited.
 
         Args:
             event: as in :meth:`send_msg`.
             payload: likewise.
+            join_ref: likewise.
 
         Raises:
             InvalidOption: the event is no non-empty str.
             LocalProtocolError: the payload is not JSON, or the event is one of Phoenix' own.
             NotConnected: there is no joined topic now; nothing was sent.
-            Disconnected: the link went away while waiting for room; nothing was sent.
+            Disconnected: the link went away while waiting for room, or ``join_ref`` is not of the join in force;
+                nothing was sent.
             ReplyTimeout: there was no room within ``reply_timeout`` seconds; nothing was sent.
             ChannelClosed: the channel has ended.
 
@@ -205,7 +204,7 @@ class Channel:
         that is lost before the writer comes to it discards what is queued, which the event LinkLost and the statistics
         count. close writes what is queued first.
         """
-        await self._push(event, payload, None)
+        await self._push(event, payload, None, join_ref)
 
     async def send_ack(self, ids: Iterable[str]) -> None:
         """Acknowledge inbound messages, as nodes without ``reply_protocol/1`` want it; no reply is awaited.
@@ -227,12 +226,14 @@ class Channel:
                 raise InvalidOption("ids", name, "an iterable of str")
         await self.send_fire_and_forget("ack", {"ids": names})
 
-    async def _push(self, event: str, payload: Any, waiter: Waiter | None) -> None:
+    async def _push(self, event: str, payload: Any, waiter: Waiter | None, join_ref: str | None) -> None:
         if not isinstance(event, str) or not event:
             raise InvalidOption("event", event, "a non-empty str, such as 'message'")
         await trio.lowlevel.checkpoint_if_cancelled()
         link = self._joined_link()
         record = self._record
+        if join_ref is not None and join_ref != record.topic.join_ref:
+            raise Disconnected("the join it belongs to is over", written=False)
         ref = record.refs.next()
         frame = record.topic.push(ref, event, payload)
         outgoing = Outgoing(record.serializer.encode(frame), frame.join_ref, waiter)
@@ -310,6 +311,11 @@ class Channel:
             raise InvalidOption("callbacks.on_message", self._record.options.callbacks.on_message, "None, to iterate")
         self._record.backlog.read_by_user = True
         return MessageStream(self._record)
+
+    @property
+    def message_join_ref(self) -> str | None:
+        """The ``join_ref`` under which came what on_message, on_push or on_join was called with last."""
+        return self._record.message_join_ref
 
     # --- looking ------------------------------------------------------------------------------------------------------
 

@@ -14,9 +14,10 @@ import trio
 
 from ..otp import Actor, ExitReason
 from .events import CallbackFailed, MessageDropped, MessageInterrupted
-from .messages import MessagesArrived, Notify
+from .messages import Joined, MessagesArrived, Notify, Push
 
 if TYPE_CHECKING:
+    from .options import Callbacks
     from .record import Record
 
 __all__ = ("Inbox",)
@@ -44,10 +45,10 @@ class Inbox(Actor):
     def _start_lanes(self) -> None:
         # A lane runs only while there is something in it: an idle channel shall not pay for tasks.
         record = self._record
-        on_message = record.options.callbacks.on_message
-        if record.backlog.messages and on_message is not None and not self._delivering:
+        backlog = record.backlog
+        if not self._delivering and record.options.callbacks.on_message and (backlog.messages or backlog.joins):
             self._delivering = True
-            self.nursery.start_soon(self._deliver, on_message)
+            self.nursery.start_soon(self._deliver, record.options.callbacks)
         if record.notices and not self._announcing:
             self._announcing = True
             self.nursery.start_soon(self._announce)
@@ -56,8 +57,8 @@ class Inbox(Actor):
         """Put messages and notices into their lanes."""
         record = self._record
         match message:
-            case MessagesArrived(payloads=payloads, sizes=sizes):
-                record.backlog.put(payloads, sizes)
+            case MessagesArrived(payloads=payloads, sizes=sizes, joins=joins):
+                record.backlog.put(payloads, sizes, joins)
                 if not record.backlog.read_by_user:
                     self._drop_unread()
                 record.wake_readers()
@@ -86,23 +87,38 @@ class Inbox(Actor):
         count = record.counters.messages_dropped
         record.emit(MessageDropped(at=trio.current_time(), topic=record.topic.topic, count=count))
 
-    async def _deliver(self, on_message: Callable[..., object]) -> None:
+    async def _deliver(self, callbacks: Callbacks) -> None:
         record = self._record
         backlog = record.backlog
+        on_message = callbacks.on_message
+        assert on_message is not None
         since_checkpoint = 0
-        while backlog.messages:
+        while backlog.messages or backlog.joins:
             since_checkpoint += 1
             if since_checkpoint >= MESSAGES_PER_CHECKPOINT:
                 since_checkpoint = 0
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.checkpoint_if_cancelled()
+            if backlog.joins and (joined := backlog.next_join()) is not None:
+                await self._enter(joined, callbacks)
+                continue
             payload = backlog.take()
             record.in_hand = (payload,)
-            await self._call("on_message", on_message, payload)
+            if type(payload) is Push:
+                assert callbacks.on_push is not None  # or Router would not have sent it
+                record.in_hand = (payload.payload,)
+                await self._call("on_push", callbacks.on_push, payload.event, payload.payload)
+            else:
+                await self._call("on_message", on_message, payload)
             record.in_hand = None
             record.counters.messages_delivered += 1
         self._delivering = False
+
+    async def _enter(self, joined: Joined, callbacks: Callbacks) -> None:
+        self._record.message_join_ref = joined.join_ref
+        if callbacks.on_join is not None:
+            await self._call("on_join", callbacks.on_join, joined.response)
 
     async def _announce(self) -> None:
         record = self._record

@@ -11,12 +11,14 @@ __all__ = (
     "FramesArrived",
     "JoinAcknowledged",
     "JoinFailed",
+    "Joined",
     "LinkDown",
     "LinkEnded",
     "LinkFailed",
     "LinkUp",
     "MessagesArrived",
     "Notify",
+    "Push",
     "Resynchronize",
     "ServeRequests",
     "TopicEnded",
@@ -103,11 +105,31 @@ class ServeRequests:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Push:
+    """What stands among the payloads for a push of another event than ``message``."""
+
+    event: str
+    payload: Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Joined:
+    """What stands between the payloads of one join and those of the next; the response is the node's."""
+
+    join_ref: str
+    response: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class MessagesArrived:
-    """Router to Inbox: payloads for the user, in order, and the size of the frame of each."""
+    """Router to Inbox: payloads for the user, in order, and the size of the frame of each.
+
+    ``joins`` are those acknowledged meanwhile, each with the number of the payloads here that came before it.
+    """
 
     payloads: list[Any]
     sizes: list[int]
+    joins: list[tuple[int, Joined]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -33,31 +33,42 @@ ApiKeyProvider = Callable[[], Awaitable[str]]
 OnMessage = Callable[[Any], object]
 OnDisconnect = Callable[[Exception], object]
 OnReconnect = Callable[[], object]
+OnPush = Callable[[str, Any], object]
+OnJoin = Callable[[dict[str, Any]], object]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Callbacks:
-    """The user's three functions, each sync or async; what they raise is reported and changes nothing.
+    """The user's functions, each sync or async; what they raise is reported and changes nothing.
 
-    ``on_message`` calls are made one at a time, in the order of arrival. ``on_disconnect`` and ``on_reconnect`` run one
-    at a time in a lane of their own, so that a slow ``on_message`` does not hold them up.
+    ``on_message`` calls are made one at a time, in the order of arrival; so are those of ``on_join`` and ``on_push``,
+    in one lane with them. ``on_disconnect`` and ``on_reconnect`` run one at a time in a lane of their own, so that a
+    slow ``on_message`` does not hold them up.
 
     Args:
         on_message: gets the decoded payload of each inbound ``message``; ``None`` to read them from
             :meth:`Channel.messages` instead.
         on_disconnect: gets the typed error that ended a joined link, once per drop.
         on_reconnect: is called without arguments, once per rejoin.
+        on_push: gets event and payload of each inbound push of another event than ``message``, such as
+            ``delegated_credentials``; ``None`` ignores them. It needs an ``on_message``.
+        on_join: gets the node's response to each join, the first included, before what comes under that join; not for
+            a join that a later one has overtaken before anything came. It needs an ``on_message``.
     """
 
     on_message: OnMessage | None = None
     on_disconnect: OnDisconnect | None = None
     on_reconnect: OnReconnect | None = None
+    on_push: OnPush | None = None
+    on_join: OnJoin | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is not None and not callable(value):
                 raise InvalidOption(f"callbacks.{field.name}", value, "a function, an async function, or None")
+        if self.on_message is None and (self.on_push or self.on_join) is not None:
+            raise InvalidOption("callbacks.on_message", None, "a function, where there is an on_push or an on_join")
 
 
 @hide_arguments

@@ -26,6 +26,7 @@ from .statistics import Counters
 if TYPE_CHECKING:
     from ..transport import Endpoint
     from .link import Link, Waiter
+    from .messages import Joined
     from .options import ChannelOptions
 
 __all__ = ("ConnectRequest", "Record")
@@ -73,6 +74,7 @@ class Record:
         "last_end",
         "link",
         "machine",
+        "message_join_ref",
         "notices",
         "options",
         "over",
@@ -80,6 +82,7 @@ class Record:
         "reply_deadlines",
         "round_trip",
         "routed",
+        "routed_joins",
         "routed_sizes",
         "routed_so_far",
         "serializer",
@@ -108,6 +111,7 @@ class Record:
         self.routed_so_far = 0
         self.routed: list[Any] = []
         self.routed_sizes: list[int] = []
+        self.routed_joins: list[tuple[int, Joined]] = []
         self.topic = Topic(f"plugins:{options.agent_did}")
         self.topic_link = 0
         self.waiting: dict[str, Waiter] = {}
@@ -122,6 +126,7 @@ class Record:
         # Written by Inbox: lifecycle notices for the two other callbacks, and the message on_message is at work on.
         self.notices: list[Exception | None] = []
         self.in_hand: tuple[Any] | None = None
+        self.message_join_ref: str | None = None  # the join it came under
         self._arrived: trio.Event | None = None
 
         # Written by Reconnector: the state of the link and who waits in connect.

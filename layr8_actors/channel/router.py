@@ -34,10 +34,12 @@ from .link_state import AbandonJoin, JoinTopic
 from .messages import (
     FramesArrived,
     JoinAcknowledged,
+    Joined,
     JoinFailed,
     LinkDown,
     LinkEnded,
     MessagesArrived,
+    Push,
     Resynchronize,
     TopicEnded,
 )
@@ -170,12 +172,13 @@ class Router(Actor):
                 record.crashes_on_one_frame = 0
         unrouted.clear()
         record.routed_so_far = 0
-        if record.routed:
-            if not self._inbox.cast_nowait(MessagesArrived(record.routed, record.routed_sizes)):
+        if record.routed or record.routed_joins:
+            if not self._inbox.cast_nowait(MessagesArrived(record.routed, record.routed_sizes, record.routed_joins)):
                 # Stopped by hand: nobody will ever take them off, and what stays counted stops the reading in the end.
                 backlog.remove(len(record.routed), sum(record.routed_sizes))
             record.routed = []
             record.routed_sizes = []
+            record.routed_joins = []
         backlog.make_room()
 
     def _route_one(self, link: int, frame: Frame) -> bool:
@@ -194,6 +197,10 @@ class Router(Actor):
                 return True
             case MessageReceived(event="message"):
                 record.refuse_frame(link, RemoteProtocolError("the payload of a message is not an object"))
+            case MessageReceived(event=event, payload=payload) if record.options.callbacks.on_push is not None:
+                record.counters.pushes_received += 1
+                record.routed.append(Push(event, payload))
+                return True
             case MessageReceived(event=event):
                 record.ignore_frame(link, f"unhandled event {record.redact(event)[:64]!r}")
             case ReplyReceived(ref=ref, status=status, reason=reason, response=response):
@@ -269,6 +276,7 @@ class Router(Actor):
         record.capabilities = tuple(response.get("capabilities", ()))
         if not record.options.agent_did:
             topic.accept_alias(f"plugins:{assigned}")
+        record.routed_joins.append((len(record.routed), Joined(join_ref, response)))
         rejoin = record.joins > 0
         record.joins += 1
         if rejoin:

@@ -27,6 +27,7 @@ class Counters:
     messages_dropped: int = 0
     messages_interrupted: int = 0
     messages_received: int = 0
+    pushes_received: int = 0
     reading_pauses: int = 0
     rejoins: int = 0
     replies: int = 0
@@ -75,6 +76,8 @@ class ChannelStatistics:
         reply_timeouts: callers who waited in vain for ``reply_timeout``.
         sends_discarded: pushes that were queued but never written, because their join ended first.
         messages_received: inbound messages accepted.
+        pushes_received: inbound pushes of other events, which on_push gets; they count as delivered, waiting and so on
+            where messages do.
         messages_delivered: inbound messages that the user's code has taken and finished with.
         messages_waiting: inbound messages that wait for the user.
         messages_interrupted: messages whose ``on_message`` was cut off by a crash or the end.
@@ -103,6 +106,7 @@ class ChannelStatistics:
     reply_timeouts: int
     sends_discarded: int
     messages_received: int
+    pushes_received: int
     messages_delivered: int
     messages_waiting: int
     messages_interrupted: int
