@@ -275,6 +275,12 @@ def endpoint() -> Callable[..., Endpoint]:
 
 
 @pytest.fixture
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts of a client and of a server, which is node.test."""
+    return _tls()
+
+
+@pytest.fixture
 def raw_peer() -> type[RawPeer]:
     return RawPeer
 
