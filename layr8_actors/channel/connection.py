@@ -15,9 +15,10 @@ from ..errors import ConnectFailed, InvalidOption, MailboxFull, MalformedFrame, 
 from ..otp import Actor, ActorRef, ExitKind, ExitReason
 from ..phoenix import Frame, Heartbeat as HeartbeatState, TopicStatus
 from .events import LinkClosed, LinkLost, LinkOpened, ReadingPaused, ReadingResumed
-from .link import Flush, Link, Outgoing
+from .link import Link
 from .link_state import DropLink, OpenLink
 from .messages import FramesArrived, LinkEnded, LinkFailed, LinkUp, Resynchronize, WatchLink
+from .outbox import Outgoing
 
 if TYPE_CHECKING:
     from ..transport import Connector, Transport
@@ -230,20 +231,18 @@ class Connection(Actor):
 
     async def _write(self, link: Link) -> None:
         record = self._record
+        outbox = link.outbox
         try:
             while True:
-                queued = [await link.drain.receive()]
-                while True:
-                    try:
-                        queued.append(link.drain.receive_nowait())
-                    except trio.WouldBlock:
-                        break
-                batch = self._batch(link, queued)
+                await outbox.wait()
+                if outbox.closed:
+                    return  # the link has ended
+                urgent, queued, marks = outbox.take()
+                batch = self._batch(link, urgent, queued)
                 if batch:
                     await link.transport.send(batch)
-                for entry in queued:
-                    if isinstance(entry, Flush):
-                        entry.done.set()
+                for mark in marks:
+                    mark.set()
         except TransportClosed as error:
             link.broken = True
             # The reader ends the link: it still has to take what had arrived, and it learns the real close code. But a
@@ -252,25 +251,22 @@ class Connection(Actor):
                 with trio.move_on_after(record.options.close_timeout):
                     await link.ended.wait()
             self._finish(link, error)
-        except trio.ClosedResourceError:
-            return  # the link has ended and closed its outbox
 
-    def _batch(self, link: Link, queued: list[Outgoing | Flush | None]) -> list[str | bytes]:
-        batch: list[str | bytes] = list(link.urgent)
-        link.urgent.clear()
+    def _batch(self, link: Link, batch: list[str | bytes], queued: list[Outgoing]) -> list[str | bytes]:
+        """Append what may still be written of ``queued``, and say of each request that it is written from now on."""
         topic = self._record.topic
+        # Nobody else runs in here, so the join in force stays the one it is.
+        current = topic.join_ref if topic.status is TopicStatus.JOINED else None
         stale = 0
-        for outgoing in queued:
-            if not isinstance(outgoing, Outgoing):
-                continue
-            if outgoing.join_ref != topic.join_ref or topic.status is not TopicStatus.JOINED:
+        for data, join_ref, waiter in queued:
+            if join_ref != current:
                 stale += 1
                 continue
-            if outgoing.waiter is not None:
-                if outgoing.waiter.gone:
+            if waiter is not None:
+                if waiter.gone:
                     continue
-                outgoing.waiter.written = True  # set before the write: from here on the node may have it
-            batch.append(outgoing.data)
+                waiter.written = True  # set before the write: from here on the node may have it
+            batch.append(data)
         if stale:
             self._record.discard_sends(link.number, stale)
         return batch
