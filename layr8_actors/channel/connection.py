@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Connection",)
 
+FRAMES_PER_TURN = 64
+"""How many frames are handled before other tasks get their turn: a flood on one channel must not hold up the others."""
+
 
 class Connection(Actor):
     """The actor that owns the socket.
@@ -185,24 +188,41 @@ class Connection(Actor):
 
     async def _read(self, link: Link) -> None:
         record = self._record
+        receive = link.transport.receive
         try:
             while True:
                 if record.backlog.full:
                     await self._pause(link)
-                # Nothing may be held across an await: what was received is decoded and mailed before the next one.
-                frames: list[Frame] = []
-                sizes: list[int] = []
-                for data in await link.transport.receive():
-                    try:
-                        frames.append(record.serializer.decode(data))
-                        sizes.append(len(data))
-                    except MalformedFrame as error:
-                        # Without its traceback, whose frames hold what the node sent.
-                        record.refuse_frame(link.number, error.with_traceback(None))
-                if frames and self._router.cast_nowait(FramesArrived(link.number, frames, sizes)):
-                    record.backlog.add(len(frames), sum(sizes))
+                messages = await receive()
+                # Nothing may be lost at an await: what was received is decoded and routed, or mailed, before the next.
+                self._take(link, messages[:FRAMES_PER_TURN])
+                for first in range(FRAMES_PER_TURN, len(messages), FRAMES_PER_TURN):
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    self._take(link, messages[first : first + FRAMES_PER_TURN])
         except TransportClosed as error:
             self._finish(link, error)
+
+    def _take(self, link: Link, messages: list[str | bytes]) -> None:
+        record = self._record
+        decode = record.serializer.decode
+        frames: list[Frame] = []
+        sizes: list[int] = []
+        for data in messages:
+            try:
+                frames.append(decode(data))
+            except MalformedFrame as error:
+                # Without its traceback, whose frames hold what the node sent.
+                record.refuse_frame(link.number, error.with_traceback(None))
+            else:
+                sizes.append(len(data))
+        if not frames:
+            return
+        batch = FramesArrived(link.number, frames, sizes)
+        record.backlog.add(len(frames), sum(sizes))
+        if record.route is None or not record.route(batch):
+            record.mailed = True
+            if not self._router.cast_nowait(batch):
+                record.backlog.remove(len(frames), sum(sizes))  # stopped by hand: nobody will ever route them
 
     async def _pause(self, link: Link) -> None:
         record = self._record

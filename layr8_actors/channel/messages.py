@@ -32,11 +32,15 @@ __all__ = (
 
 
 class FramesArrived(msgspec.Struct, frozen=True):
-    """Connection to Router: what one read of the socket gave, decoded, in order, and the size each was read as."""
+    """Connection to Router: what one read of the socket gave, decoded, in order, and the size each was read as.
+
+    Where Connection has begun to route it and failed, ``error`` says how: Router is to crash of it.
+    """
 
     link: int
     frames: list[Frame]
     sizes: list[int]
+    error: Exception | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ class Record:
         "last_end",
         "link",
         "machine",
+        "mailed",
         "message_join_ref",
         "notices",
         "options",
@@ -83,6 +84,7 @@ class Record:
         "refs",
         "reply_deadlines",
         "round_trip",
+        "route",
         "routed",
         "routed_joins",
         "routed_sizes",
@@ -111,6 +113,8 @@ class Record:
         # Written by Router: frames to route, the topic, who waits for which reply, messages on their way to Inbox.
         self.unrouted: deque[FramesArrived] = deque()
         self.routed_so_far = 0  # frames of the first of them
+        self.route: Callable[[FramesArrived], bool] | None = None  # see Router.route_now
+        self.mailed = False  # there may be frames in Router's mailbox; set by Connection
         self.routed: list[Any] = []
         self.routed_sizes: list[int] = []
         self.routed_joins: list[tuple[int, Joined]] = []

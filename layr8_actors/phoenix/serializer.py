@@ -19,7 +19,7 @@ import enum
 import gc
 import math
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -181,7 +181,12 @@ class Serializer:
             # msgspec names types and positions, never values, so its text is safe to show.
             problem = MalformedFrame(f"not a frame [join_ref, ref, topic, event, payload]: {error}{_hint(text)}")
         else:
-            if self._may_be_too_deep(text) and _deeper_than(self.max_depth, frame.payload):
+            # What the collector does not track, of what was decoded, is a leaf or a container of leaves: one level.
+            if (
+                self._may_be_too_deep(text)
+                and not _tracked_within(self.max_depth - 1, frame.payload)
+                and _deeper_than(self.max_depth, frame.payload)
+            ):
                 raise self._too_deep()
             return frame
         # Raised here and not above: an exception's context would carry the message along.
@@ -305,25 +310,17 @@ def _brackets_outside_strings(text: str) -> int:
 def _deeper_than(limit: int, payload: Any) -> bool:
     """Walk the containers of a decoded payload level by level, so that no nesting can exhaust the stack."""
     level = [payload] if type(payload) in (dict, list) else []
-    if level and limit == 0:
-        return True
     while level:
+        if limit == 0:
+            return True
         limit -= 1
-        # What the collector does not track holds no container (CPython; else this is slower and as right), and most
-        # values are so: a look in C spares one in Python. On the last level such a one counts too.
         level = [
             child
             for container in level
-            for child in _looked_at(container.values() if type(container) is dict else container, limit)
+            for child in (container.values() if type(container) is dict else container)
             if type(child) is dict or type(child) is list
         ]
-        if level and limit == 0:
-            return True
     return False
-
-
-def _looked_at(children: Iterable[Any], limit: int) -> Iterable[Any]:
-    return filter(gc.is_tracked, children) if limit > 0 else children
 
 
 def _tracked_within(limit: int, payload: Any) -> bool:

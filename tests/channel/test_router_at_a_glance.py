@@ -68,9 +68,11 @@ class Rig:
 
 
 REFS = st.sampled_from([None, "", "1", "2", "3", "4", 2, 3, "99"])
-RESPONSES = st.sampled_from([None, {}, {"reason": "unmatched topic"}, {"reason": 7}, {"a": 1}, "text", [], b"bytes"])
+RESPONSES: Any = st.sampled_from(
+    [None, {}, {"reason": "unmatched topic"}, {"reason": 7}, {"a": 1}, "text", [], b"bytes"]
+)
 STATUSES = st.sampled_from(["ok", "error", "OK", "", None, 1])
-PAYLOADS = (
+PAYLOADS: Any = (
     st.builds(lambda status, response: {"status": status, "response": response}, STATUSES, RESPONSES)
     | st.sampled_from([{}, {"status": "ok"}, {"plaintext": {}}, None, [], "text", b"bytes", 1])
 )  # fmt: skip

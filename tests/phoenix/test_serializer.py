@@ -526,7 +526,8 @@ def test_whether_orjson_is_installed_changes_nothing(payload: Any, max_depth: in
 @pytest.mark.parametrize("wrap", [lambda inner: (inner,), lambda inner: [inner], lambda inner: {"a": inner}])
 @pytest.mark.parametrize("padding", ["", "x" * 2000])
 def test_the_fast_encoder_counts_levels_that_the_collector_does_not_track(wrap: Any, padding: str) -> None:
-    for leaf in (1, (), [], {}, {"a": 1}, (1, (2,))):
+    leaves: list[Any] = [1, (), [], {}, {"a": 1}, (1, (2,))]
+    for leaf in leaves:
         for levels in range(1, 7):
             payload: Any = leaf
             for _ in range(levels):
