@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ("Connection",)
 
-FRAMES_PER_TURN = 64
-"""How many frames are handled before other tasks get their turn: a flood on one channel must not hold up the others."""
+FRAMES_PER_TURN = 16
+"""How many frames are handled before other tasks get their turn: a flood on one channel must not hold up the others.
+
+Measured at a flood of 300 B and 4 KB: more cost more CPU time a message, since more objects live at once for the
+garbage collector to look at (4.5 and 18.7 us with 16, 4.8 and 24 with 64, 5.1 and 27 with all that was read)."""
+
+SIZE_PER_TURN = 32 * 1024
+"""Likewise, as ``len()`` counts: the frame that reaches it is the last of its turn."""
 
 
 class Connection(Actor):
@@ -194,20 +200,26 @@ class Connection(Actor):
                 if record.backlog.full:
                     await self._pause(link)
                 messages = await receive()
-                # Nothing may be lost at an await: what was received is decoded and routed, or mailed, before the next.
-                self._take(link, messages[:FRAMES_PER_TURN])
-                for first in range(FRAMES_PER_TURN, len(messages), FRAMES_PER_TURN):
+                # Nothing may be lost at an await: what was received is decoded and routed, or mailed, before the next
+                # one that can be cancelled.
+                first = self._take(link, messages, 0)
+                while first < len(messages):
                     await trio.lowlevel.cancel_shielded_checkpoint()
-                    self._take(link, messages[first : first + FRAMES_PER_TURN])
+                    first = self._take(link, messages, first)
         except TransportClosed as error:
             self._finish(link, error)
 
-    def _take(self, link: Link, messages: list[str | bytes]) -> None:
+    def _take(self, link: Link, messages: list[str | bytes], first: int) -> int:
+        """Decode and route one turn's worth, and return the number of the message that is next."""
         record = self._record
         decode = record.serializer.decode
         frames: list[Frame] = []
         sizes: list[int] = []
-        for data in messages:
+        number = first
+        size = 0
+        for number in range(first, min(first + FRAMES_PER_TURN, len(messages))):
+            data = messages[number]
+            size += len(data)
             try:
                 frames.append(decode(data))
             except MalformedFrame as error:
@@ -215,6 +227,13 @@ class Connection(Actor):
                 record.refuse_frame(link.number, error.with_traceback(None))
             else:
                 sizes.append(len(data))
+            if size >= SIZE_PER_TURN:
+                break
+        self._route(link, frames, sizes)
+        return number + 1
+
+    def _route(self, link: Link, frames: list[Frame], sizes: list[int]) -> None:
+        record = self._record
         if not frames:
             return
         batch = FramesArrived(link.number, frames, sizes)

@@ -37,20 +37,24 @@ class Inbox(Actor):
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._delivering = False
         self._announcing = False
 
     async def init(self) -> None:
         """Go on with what was waiting before a crash; it is first in line."""
+        self._look_for_mail()
         self._start_lanes()
+
+    def _look_for_mail(self) -> None:
+        if self._record.messages_mailed:
+            self._record.messages_mailed = self.ref.statistics().depth > 0
 
     def _start_lanes(self) -> None:
         # A lane runs only while there is something in it: an idle channel shall not pay for tasks.
         record = self._record
         backlog = record.backlog
-        if not self._delivering and record.options.callbacks.on_message and (backlog.messages or backlog.joins):
-            self._delivering = True
+        if not record.lane_open and record.options.callbacks.on_message and (backlog.messages or backlog.joins):
             self.nursery.start_soon(self._deliver, record.options.callbacks)
+            record.lane_open = True
         if record.notices and not self._announcing:
             self._announcing = True
             self.nursery.start_soon(self._announce)
@@ -61,6 +65,7 @@ class Inbox(Actor):
         match message:
             case MessagesArrived(payloads=payloads, sizes=sizes, joins=joins):
                 record.backlog.put(payloads, sizes, joins)
+                self._look_for_mail()
                 if not record.backlog.read_by_user:
                     self._drop_unread()
                 record.wake_readers()
@@ -92,6 +97,18 @@ class Inbox(Actor):
     async def _deliver(self, callbacks: Callbacks) -> None:
         record = self._record
         backlog = record.backlog
+        try:
+            while True:
+                await self._deliver_all(callbacks)
+                await trio.lowlevel.checkpoint()
+                if not (backlog.messages or backlog.joins):
+                    break  # else it is a flood, and a task for each few messages would cost more than they do
+        finally:
+            record.lane_open = False
+
+    async def _deliver_all(self, callbacks: Callbacks) -> None:
+        record = self._record
+        backlog = record.backlog
         on_message = callbacks.on_message
         assert on_message is not None
         since_checkpoint = 0
@@ -118,7 +135,6 @@ class Inbox(Actor):
                     self._failed("on_message", error)
             record.in_hand = None
             record.counters.messages_delivered += 1
-        self._delivering = False
 
     async def _enter(self, joined: Joined, callbacks: Callbacks) -> None:
         self._record.message_join_ref = joined.join_ref

@@ -73,11 +73,13 @@ class Record:
         "failure",
         "in_hand",
         "joins",
+        "lane_open",
         "last_end",
         "link",
         "machine",
         "mailed",
         "message_join_ref",
+        "messages_mailed",
         "notices",
         "options",
         "over",
@@ -133,6 +135,8 @@ class Record:
         self.notices: list[Exception | None] = []
         self.in_hand: tuple[Any] | None = None
         self.message_join_ref: str | None = None  # the join it came under
+        self.lane_open = False  # somebody takes messages out of the backlog and will look at it again
+        self.messages_mailed = False  # there may be messages in Inbox's mailbox; set by Router
         self._arrived: trio.Event | None = None
 
         # Written by Reconnector: the state of the link and who waits in connect.

@@ -214,13 +214,23 @@ class Router(Actor):
             unrouted.popleft()
             record.routed_so_far = 0
         if record.routed or record.routed_joins:
-            if not self._inbox.cast_nowait(MessagesArrived(record.routed, record.routed_sizes, record.routed_joins)):
-                # Stopped by hand: nobody will ever take them off, and what stays counted stops the reading in the end.
-                backlog.remove(len(record.routed), sum(record.routed_sizes))
-            record.routed = []
-            record.routed_sizes = []
-            record.routed_joins = []
+            self._hand_over()
         backlog.make_room()
+
+    def _hand_over(self) -> None:
+        record = self._record
+        messages, sizes, joins = record.routed, record.routed_sizes, record.routed_joins
+        if record.lane_open and not record.messages_mailed:
+            # A lane that is at work needs no mail to be woken by: what it has not come to waits in the record.
+            record.backlog.put(messages, sizes, joins)
+        elif self._inbox.cast_nowait(MessagesArrived(messages, sizes, joins)):
+            record.messages_mailed = True
+        else:
+            # Stopped by hand: nobody will ever take them off, and what stays counted stops the reading in the end.
+            record.backlog.remove(len(messages), sum(sizes))
+        record.routed = []
+        record.routed_sizes = []
+        record.routed_joins = []
 
     def _route_one(self, link: int, frame: Frame) -> bool:
         """Act on one frame; return whether it is a message, which counts as unhandled until Inbox is done with it.
