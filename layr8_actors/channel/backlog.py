@@ -15,9 +15,9 @@ import trio
 from ..phoenix import Topic, TopicStatus
 
 if TYPE_CHECKING:
-    from .link import Waiter
     from .messages import Joined
     from .options import ChannelOptions
+    from .waiter import Waiter
 
 __all__ = ("Backlog",)
 

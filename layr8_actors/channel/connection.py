@@ -15,15 +15,25 @@ from ..errors import ConnectFailed, InvalidOption, MailboxFull, MalformedFrame, 
 from ..otp import Actor, ActorRef, ExitKind, ExitReason
 from ..phoenix import Frame, Heartbeat as HeartbeatState, TopicStatus
 from .events import LinkClosed, LinkLost, LinkOpened, ReadingPaused, ReadingResumed
-from .link import Flush, Link, Outgoing
+from .link import Link
 from .link_state import DropLink, OpenLink
 from .messages import FramesArrived, LinkEnded, LinkFailed, LinkUp, Resynchronize, WatchLink
+from .outbox import Outgoing
 
 if TYPE_CHECKING:
     from ..transport import Connector, Transport
     from .record import Record
 
 __all__ = ("Connection",)
+
+FRAMES_PER_TURN = 32
+"""How many frames are handled before other tasks get their turn: a flood on one channel must not hold up the others.
+
+As many as Inbox hands over in a turn of its own. Measured at a flood of 300 B: fewer pay more for the turns (4.1 us of CPU
+time a message with 16, 3.5 with 32), and more for the garbage collector, which looks at all that lives at once."""
+
+SIZE_PER_TURN = 64 * 1024
+"""Likewise, as ``len()`` counts: the frame that reaches it is the last of its turn."""
 
 
 class Connection(Actor):
@@ -184,24 +194,54 @@ class Connection(Actor):
 
     async def _read(self, link: Link) -> None:
         record = self._record
+        receive = link.transport.receive
         try:
             while True:
                 if record.backlog.full:
                     await self._pause(link)
-                # Nothing may be held across an await: what was received is decoded and mailed before the next one.
-                frames: list[Frame] = []
-                sizes: list[int] = []
-                for data in await link.transport.receive():
-                    try:
-                        frames.append(record.serializer.decode(data))
-                        sizes.append(len(data))
-                    except MalformedFrame as error:
-                        # Without its traceback, whose frames hold what the node sent.
-                        record.refuse_frame(link.number, error.with_traceback(None))
-                if frames and self._router.cast_nowait(FramesArrived(link.number, frames, sizes)):
-                    record.backlog.add(len(frames), sum(sizes))
+                messages = await receive()
+                # Nothing may be lost at an await: what was received is decoded and routed, or mailed, before the next
+                # one that can be cancelled.
+                first = self._take(link, messages, 0)
+                while first < len(messages):
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    first = self._take(link, messages, first)
         except TransportClosed as error:
             self._finish(link, error)
+
+    def _take(self, link: Link, messages: list[str | bytes], first: int) -> int:
+        """Decode and route one turn's worth, and return the number of the message that is next."""
+        record = self._record
+        decode = record.serializer.decode
+        frames: list[Frame] = []
+        sizes: list[int] = []
+        number = first
+        size = 0
+        for number in range(first, min(first + FRAMES_PER_TURN, len(messages))):
+            data = messages[number]
+            size += len(data)
+            try:
+                frames.append(decode(data))
+            except MalformedFrame as error:
+                # Without its traceback, whose frames hold what the node sent.
+                record.refuse_frame(link.number, error.with_traceback(None))
+            else:
+                sizes.append(len(data))
+            if size >= SIZE_PER_TURN:
+                break
+        self._route(link, frames, sizes)
+        return number + 1
+
+    def _route(self, link: Link, frames: list[Frame], sizes: list[int]) -> None:
+        record = self._record
+        if not frames:
+            return
+        batch = FramesArrived(link.number, frames, sizes)
+        record.backlog.add(len(frames), sum(sizes))
+        if record.route is None or not record.route(batch):
+            record.mailed = True
+            if not self._router.cast_nowait(batch):
+                record.backlog.remove(len(frames), sum(sizes))  # stopped by hand: nobody will ever route them
 
     async def _pause(self, link: Link) -> None:
         record = self._record
@@ -230,20 +270,18 @@ class Connection(Actor):
 
     async def _write(self, link: Link) -> None:
         record = self._record
+        outbox = link.outbox
         try:
             while True:
-                queued = [await link.drain.receive()]
-                while True:
-                    try:
-                        queued.append(link.drain.receive_nowait())
-                    except trio.WouldBlock:
-                        break
-                batch = self._batch(link, queued)
+                await outbox.wait()
+                if outbox.closed:
+                    return  # the link has ended
+                urgent, queued, marks = outbox.take()
+                batch = self._batch(link, urgent, queued)
                 if batch:
                     await link.transport.send(batch)
-                for entry in queued:
-                    if isinstance(entry, Flush):
-                        entry.done.set()
+                for mark in marks:
+                    mark.set()
         except TransportClosed as error:
             link.broken = True
             # The reader ends the link: it still has to take what had arrived, and it learns the real close code. But a
@@ -252,25 +290,22 @@ class Connection(Actor):
                 with trio.move_on_after(record.options.close_timeout):
                     await link.ended.wait()
             self._finish(link, error)
-        except trio.ClosedResourceError:
-            return  # the link has ended and closed its outbox
 
-    def _batch(self, link: Link, queued: list[Outgoing | Flush | None]) -> list[str | bytes]:
-        batch: list[str | bytes] = list(link.urgent)
-        link.urgent.clear()
+    def _batch(self, link: Link, batch: list[str | bytes], queued: list[Outgoing]) -> list[str | bytes]:
+        """Append what may still be written of ``queued``, and say of each request that it is written from now on."""
         topic = self._record.topic
+        # Nobody else runs in here, so the join in force stays the one it is.
+        current = topic.join_ref if topic.status is TopicStatus.JOINED else None
         stale = 0
-        for outgoing in queued:
-            if not isinstance(outgoing, Outgoing):
-                continue
-            if outgoing.join_ref != topic.join_ref or topic.status is not TopicStatus.JOINED:
+        for data, join_ref, waiter in queued:
+            if join_ref != current:
                 stale += 1
                 continue
-            if outgoing.waiter is not None:
-                if outgoing.waiter.gone:
+            if waiter is not None:
+                if waiter.gone:
                     continue
-                outgoing.waiter.written = True  # set before the write: from here on the node may have it
-            batch.append(outgoing.data)
+                waiter.written = True  # set before the write: from here on the node may have it
+            batch.append(data)
         if stale:
             self._record.discard_sends(link.number, stale)
         return batch

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ("Inbox",)
 
 MESSAGES_PER_CHECKPOINT = 32
-"""A sync on_message never yields by itself; 32 of them cost about as much as the one checkpoint that follows them."""
+"""A sync on_message never yields by itself; 32 of them cost about as much as the one checkpoint that follows them.
+
+It is also how many more it is handed once the channel is cancelled."""
 
 
 class Inbox(Actor):
@@ -35,20 +37,24 @@ class Inbox(Actor):
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._delivering = False
         self._announcing = False
 
     async def init(self) -> None:
         """Go on with what was waiting before a crash; it is first in line."""
+        self._look_for_mail()
         self._start_lanes()
+
+    def _look_for_mail(self) -> None:
+        if self._record.messages_mailed:
+            self._record.messages_mailed = self.ref.statistics().depth > 0
 
     def _start_lanes(self) -> None:
         # A lane runs only while there is something in it: an idle channel shall not pay for tasks.
         record = self._record
         backlog = record.backlog
-        if not self._delivering and record.options.callbacks.on_message and (backlog.messages or backlog.joins):
-            self._delivering = True
+        if not record.lane_open and record.options.callbacks.on_message and (backlog.messages or backlog.joins):
             self.nursery.start_soon(self._deliver, record.options.callbacks)
+            record.lane_open = True
         if record.notices and not self._announcing:
             self._announcing = True
             self.nursery.start_soon(self._announce)
@@ -59,6 +65,7 @@ class Inbox(Actor):
         match message:
             case MessagesArrived(payloads=payloads, sizes=sizes, joins=joins):
                 record.backlog.put(payloads, sizes, joins)
+                self._look_for_mail()
                 if not record.backlog.read_by_user:
                     self._drop_unread()
                 record.wake_readers()
@@ -90,6 +97,18 @@ class Inbox(Actor):
     async def _deliver(self, callbacks: Callbacks) -> None:
         record = self._record
         backlog = record.backlog
+        try:
+            while True:
+                await self._deliver_all(callbacks)
+                await trio.lowlevel.checkpoint()
+                if not (backlog.messages or backlog.joins):
+                    break  # else it is a flood, and a task for each few messages would cost more than they do
+        finally:
+            record.lane_open = False
+
+    async def _deliver_all(self, callbacks: Callbacks) -> None:
+        record = self._record
+        backlog = record.backlog
         on_message = callbacks.on_message
         assert on_message is not None
         since_checkpoint = 0
@@ -98,22 +117,24 @@ class Inbox(Actor):
             if since_checkpoint >= MESSAGES_PER_CHECKPOINT:
                 since_checkpoint = 0
                 await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.checkpoint_if_cancelled()
             if backlog.joins and (joined := backlog.next_join()) is not None:
                 await self._enter(joined, callbacks)
                 continue
             payload = backlog.take()
-            record.in_hand = (payload,)
             if type(payload) is Push:
                 assert callbacks.on_push is not None  # or Router would not have sent it
                 record.in_hand = (payload.payload,)
                 await self._call("on_push", callbacks.on_push, payload.event, payload.payload)
             else:
-                await self._call("on_message", on_message, payload)
+                record.in_hand = (payload,)
+                try:  # as _call does, which would take as long as all the rest
+                    result = on_message(payload)
+                    if result is not None and inspect.isawaitable(result):
+                        await result
+                except Exception as error:
+                    self._failed("on_message", error)
             record.in_hand = None
             record.counters.messages_delivered += 1
-        self._delivering = False
 
     async def _enter(self, joined: Joined, callbacks: Callbacks) -> None:
         self._record.message_join_ref = joined.join_ref
@@ -138,6 +159,9 @@ class Inbox(Actor):
             if result is not None and inspect.isawaitable(result):
                 await result
         except Exception as error:
-            record = self._record
-            record.counters.callbacks_failed += 1
-            record.emit(CallbackFailed(at=trio.current_time(), topic=record.topic.topic, callback=name, error=error))
+            self._failed(name, error)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        record = self._record
+        record.counters.callbacks_failed += 1
+        record.emit(CallbackFailed(at=trio.current_time(), topic=record.topic.topic, callback=name, error=error))

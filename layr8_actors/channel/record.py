@@ -7,6 +7,7 @@ made between two checkpoints, so that an actor killed at any await leaves the re
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import trio
 
 from ..errors import ChannelClosed, Disconnected, Layr8Error
 from ..otp import ExitKind, ExitReason
-from ..phoenix import Frame, Refs, Serializer, Topic
+from ..phoenix import Refs, Serializer, Topic
 from ..telemetry import Event, emit
 from ..transport.redaction import redact_all
 from .backlog import Backlog
@@ -25,9 +26,10 @@ from .statistics import Counters
 
 if TYPE_CHECKING:
     from ..transport import Endpoint
-    from .link import Link, Waiter
-    from .messages import Joined
+    from .link import Link
+    from .messages import FramesArrived, Joined
     from .options import ChannelOptions
+    from .waiter import Waiter
 
 __all__ = ("ConnectRequest", "Record")
 
@@ -71,16 +73,20 @@ class Record:
         "failure",
         "in_hand",
         "joins",
+        "lane_open",
         "last_end",
         "link",
         "machine",
+        "mailed",
         "message_join_ref",
+        "messages_mailed",
         "notices",
         "options",
         "over",
         "refs",
         "reply_deadlines",
         "round_trip",
+        "route",
         "routed",
         "routed_joins",
         "routed_sizes",
@@ -107,8 +113,10 @@ class Record:
         self.last_end: tuple[int, Exception] | None = None  # of which socket, and why
 
         # Written by Router: frames to route, the topic, who waits for which reply, messages on their way to Inbox.
-        self.unrouted: list[tuple[int, Frame, int]] = []  # of which socket, and the size it was read as
-        self.routed_so_far = 0
+        self.unrouted: deque[FramesArrived] = deque()
+        self.routed_so_far = 0  # frames of the first of them
+        self.route: Callable[[FramesArrived], bool] | None = None  # see Router.route_now
+        self.mailed = False  # there may be frames in Router's mailbox; set by Connection
         self.routed: list[Any] = []
         self.routed_sizes: list[int] = []
         self.routed_joins: list[tuple[int, Joined]] = []
@@ -127,6 +135,8 @@ class Record:
         self.notices: list[Exception | None] = []
         self.in_hand: tuple[Any] | None = None
         self.message_join_ref: str | None = None  # the join it came under
+        self.lane_open = False  # somebody takes messages out of the backlog and will look at it again
+        self.messages_mailed = False  # there may be messages in Inbox's mailbox; set by Router
         self._arrived: trio.Event | None = None
 
         # Written by Reconnector: the state of the link and who waits in connect.

@@ -131,7 +131,7 @@ def take_statistics(record: Record) -> ChannelStatistics:
         transport=None if link is None else link.transport.name,
         link=None if link is None else link.number,
         messages_waiting=len(record.backlog.messages),
-        outbox_waiting=0 if link is None else link.waiting_frames(),
+        outbox_waiting=0 if link is None else len(link.outbox),
         replies_waiting=len(record.waiting),
         frames_waiting=record.backlog.frames,
         bytes_waiting=record.backlog.size,
