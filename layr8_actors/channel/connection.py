@@ -198,7 +198,8 @@ class Connection(Actor):
                     except MalformedFrame as error:
                         # Without its traceback, whose frames hold what the node sent.
                         record.refuse_frame(link.number, error.with_traceback(None))
-                if frames and self._router.cast_nowait(FramesArrived(link.number, frames, sizes)):
+                if frames:
+                    self._router.cast_nowait(FramesArrived(link.number, frames, sizes))
                     record.backlog.add(len(frames), sum(sizes))
         except TransportClosed as error:
             self._finish(link, error)

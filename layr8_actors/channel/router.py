@@ -171,9 +171,7 @@ class Router(Actor):
         unrouted.clear()
         record.routed_so_far = 0
         if record.routed:
-            if not self._inbox.cast_nowait(MessagesArrived(record.routed, record.routed_sizes)):
-                # Stopped by hand: nobody will ever take them off, and what stays counted stops the reading in the end.
-                backlog.remove(len(record.routed), sum(record.routed_sizes))
+            self._inbox.cast_nowait(MessagesArrived(record.routed, record.routed_sizes))
             record.routed = []
             record.routed_sizes = []
         backlog.make_room()
