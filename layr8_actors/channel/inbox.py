@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..otp import Actor, ExitReason
-from .events import CallbackFailed, MessageDropped, MessageInterrupted
+from .events import CallbackFailed, CallbacksSkipped, MessageDropped, MessageInterrupted
 from .messages import Joined, MessagesArrived, Notify, Push
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ MESSAGES_PER_CHECKPOINT = 32
 """A sync on_message never yields by itself; 32 of them cost about as much as the one checkpoint that follows them.
 
 It is also how many more it is handed once the channel is cancelled."""
+
+
+MAX_NOTICES = 64
+"""Calls of on_disconnect and on_reconnect that may wait for one that does not return. Ours: 32 drops' worth."""
 
 
 class Inbox(Actor):
@@ -71,6 +75,8 @@ class Inbox(Actor):
                 record.wake_readers()
             case Notify(error=error):
                 record.notices.append(error)
+                if len(record.notices) > MAX_NOTICES:
+                    self._skip_notices()
             case _:
                 await super().handle_cast(message)
         self._start_lanes()
@@ -93,6 +99,14 @@ class Inbox(Actor):
         record.counters.messages_dropped += dropped
         count = record.counters.messages_dropped
         record.emit(MessageDropped(at=trio.current_time(), topic=record.topic.topic, count=count))
+
+    def _skip_notices(self) -> None:
+        record = self._record
+        # The two oldest are an up and a down, or the other way round: without both the calls still take turns.
+        del record.notices[:2]
+        record.counters.callbacks_skipped += 2
+        count = record.counters.callbacks_skipped
+        record.emit(CallbacksSkipped(at=trio.current_time(), topic=record.topic.topic, count=count))
 
     async def _deliver(self, callbacks: Callbacks) -> None:
         record = self._record

@@ -223,11 +223,9 @@ class Router(Actor):
         if record.lane_open and not record.messages_mailed:
             # A lane that is at work needs no mail to be woken by: what it has not come to waits in the record.
             record.backlog.put(messages, sizes, joins)
-        elif self._inbox.cast_nowait(MessagesArrived(messages, sizes, joins)):
-            record.messages_mailed = True
         else:
-            # Stopped by hand: nobody will ever take them off, and what stays counted stops the reading in the end.
-            record.backlog.remove(len(messages), sum(sizes))
+            record.messages_mailed = True
+            self._inbox.cast_nowait(MessagesArrived(messages, sizes, joins))
         record.routed = []
         record.routed_sizes = []
         record.routed_joins = []

@@ -49,8 +49,8 @@ class Tree:
         self.record = record = Record(options)
         # What waits in a kept mailbox is bounded by the reader, which stops long before so much is unhandled.
         capacity = 4 * record.backlog.read_ahead
-        inbox = ActorRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
-        router = ActorRef("router", mailbox_capacity=capacity, keep_mailbox=True)
+        inbox = _LastingRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
+        router = _LastingRef("router", mailbox_capacity=capacity, keep_mailbox=True)
         connection = ActorRef("connection")
         heartbeat = ActorRef("heartbeat", keep_mailbox=True)
         reconnector = ActorRef("reconnector", keep_mailbox=True)
@@ -143,6 +143,18 @@ class Tree:
         # Requests are in the record, and Reconnector looks at them after each message: a full mailbox is nudge enough.
         with contextlib.suppress(MailboxFull):
             self._reconnector.cast_nowait(ServeRequests())
+
+
+class _LastingRef(ActorRef):
+    """A ref whose mailbox outlives a stop by hand too: what was read waits there, counted, until somebody starts it.
+
+    Nobody ever waits for room in it, so there is nobody to release where no incarnation follows by itself.
+    """
+
+    __slots__ = ()
+
+    def _forget(self) -> None:
+        """Keep the mailbox."""
 
 
 class _Started:
