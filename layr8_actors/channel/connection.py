@@ -37,6 +37,8 @@ class Connection(Actor):
         reconnector: is told how dials end.
     """
 
+    waits = False  # but in terminate, and in tasks of their own
+
     def __init__(
         self, record: Record, connector: Connector, router: ActorRef, heartbeat: ActorRef, reconnector: ActorRef
     ) -> None:

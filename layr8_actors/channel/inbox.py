@@ -32,6 +32,8 @@ class Inbox(Actor):
         record: the channel's record.
     """
 
+    waits = False  # but in terminate, and in tasks of their own
+
     def __init__(self, record: Record) -> None:
         self._record = record
         self._delivering = False

@@ -17,6 +17,7 @@ from .actor_timers import Timer
 from .call import Reply
 from .child_spec import START_TIMEOUT, ChildSpec, Restart
 from .exit_reason import ExitReason
+from .incarnation import Incarnation
 from .monitor import Down, Monitor
 from .pid import Pid
 from .validation import checked_flag, checked_seconds
@@ -50,6 +51,12 @@ class Actor:
 
     helpers: ClassVar[bool] = True
     """Whether the actor may start helper tasks; a class that never does says False and saves the nursery's memory."""
+
+    waits: ClassVar[bool] = True
+    """Whether a method may wait, ``terminate`` aside; a class that says False promises that none ever does.
+
+    Its incarnations need no cancel scope, which saves memory: nothing of them can be cancelled but their helper tasks.
+    """
 
     drain: ClassVar[bool] = False
     """Whether an asked stop lets the actor finish what it is at and what is queued, as far as its grace goes.
@@ -143,7 +150,7 @@ class Actor:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for flag in ("helpers", "drain"):
+        for flag in ("helpers", "waits", "drain"):
             # A method of that name would be taken for True.
             checked_flag(flag, getattr(cls, flag))
         cls.otp_overrides_terminate = cls.terminate is not Actor.terminate
@@ -267,6 +274,10 @@ class _Start:
 
     def __call__(self, *, task_status: trio.TaskStatus[ActorRef]) -> Coroutine[Any, Any, None]:
         return ActorProcess(self.actor, self.args, self.ref).run(task_status)
+
+    def otp_run(self, incarnation: Incarnation) -> Coroutine[Any, Any, None]:
+        """Return what is the whole task of a supervised incarnation."""
+        return ActorProcess(self.actor, self.args, self.ref).run_whole(incarnation)
 
 
 class _StartAnyOf(_Start):

@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -32,6 +33,34 @@ logger = logging.getLogger("layr8_actors.otp")
 SHUTDOWN = ExitReason(ExitKind.SHUTDOWN)
 
 
+class _Unscoped:
+    """In the place of a scope or a nursery that is not needed; what leaves it is not bound, so holding it is free."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    @staticmethod
+    def __exit__(*_: object) -> None:
+        return None
+
+    async def __aenter__(self) -> None:
+        return None
+
+    @staticmethod
+    async def __aexit__(*_: object) -> None:
+        return None
+
+
+UNSCOPED = _Unscoped()
+
+
+def not_now(_: object) -> trio.lowlevel.Abort:
+    """The wait of an actor without a scope: who cancels the supervisor does not end its children, it does."""
+    return trio.lowlevel.Abort.FAILED
+
+
 class ActorProcess:
     """Runs one actor object until it crashes or is asked to end, in one task.
 
@@ -56,11 +85,13 @@ class ActorProcess:
         "_pid",
         "_ref",
         "_scope",
+        "_scopeless",
         "_stop_reason",
         "_terminate_begun",
         "_terminate_error",
         "_timers",
         "_to_drain",
+        "_told",
         "closing",
         "mailbox",
         "monitors",
@@ -86,6 +117,10 @@ class ActorProcess:
         self._incarnation: Incarnation | None = None
         self._nursery: trio.Nursery | None = None
         self._scope: trio.CancelScope | None = None
+        self._scopeless = False
+        """True where the actor's methods never wait, so that there is nothing to cancel but the wait for messages."""
+        self._told = False
+        """True once the loop has to end where nothing cancels it."""
         self.started = False
         """True once ``init`` has returned."""
         self._in_hand: Any = NOTHING
@@ -111,51 +146,112 @@ class ActorProcess:
         """
         if isinstance(task_status, Incarnation) and not self._actor.helpers:
             task_status.scope_entered = True  # by us
-        return self._run(task_status)
+        return self._run(task_status, None)
 
-    async def _run(self, task_status: trio.TaskStatus[ActorRef]) -> None:
+    def run_whole(self, incarnation: Incarnation) -> Coroutine[Any, Any, None]:
+        """Likewise, as all that the task of an incarnation does: it is told of the end, and no Exception is raised.
+
+        Args:
+            incarnation: what runs; a wrapper of its own would be a frame that each idle actor holds.
+        """
+        incarnation.scope_entered = True
+        if not self._actor.waits:
+            self._scopeless = True
+            incarnation.on_told = self
+        return self._run(incarnation, incarnation)
+
+    async def _run(self, task_status: trio.TaskStatus[ActorRef], whole: Incarnation | None) -> None:
+        # All of it in one coroutine, and what an actor is at only now and then in others: each is held while it idles.
         self.task = trio.lowlevel.current_task()
-        self.mailbox = self._ref._bind(self)  # before init, so that messages sent meanwhile are queued
-        self._incarnation = incarnation = incarnation_of(task_status)
         error: Exception | None = None
+        raised: Exception | None = None
+        fatal = True
         reason = SHUTDOWN
         actor: Actor | None = None
         try:
-            if self._actor.helpers:
-                async with trio.open_nursery() as self._nursery:
-                    actor = self._make()
-                    continuation = await self._init(actor, task_status)
-                    with trio.CancelScope() as self._scope:
-                        await self._loop(actor, continuation)
-                    # Only an asked stop comes here; helper tasks are alive, so terminate may still use them.
-                    await self._end(actor, self._stop_reason or SHUTDOWN)
-                    if incarnation is not None:
-                        incarnation.cleaned_up()
-                    self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
-            else:
-                with task_status.scope if isinstance(task_status, Incarnation) else trio.CancelScope() as scope:
-                    actor = self._make()
-                    continuation = await self._init(actor, task_status)
-                    self._scope = scope
-                    await self._loop(actor, continuation)
-        except Exception as raised:
-            # One layer only: it is the nursery above that wrapped it, a group of the user's own stays as it is.
-            grouped = self._actor.helpers and isinstance(raised, ExceptionGroup) and len(raised.exceptions) == 1
-            error = raised.exceptions[0] if grouped and isinstance(raised, ExceptionGroup) else raised
-        finally:
             try:
-                reason = self._reason(error, sys.exception())
-                if incarnation is not None and not reason.clean:
-                    incarnation.doing = self.handling
-                await self._end(actor, reason)
-            finally:
-                self._release(reason)
-        if self._terminate_error is not None and reason.clean:
-            raise self._terminate_error
-        if error is None and reason is self._stop_reason:
-            error = reason.error
-        if error is not None and (incarnation is not None or not reason.clean):
-            raise error
+                # The scope is inside the handler: it takes its own Cancelled out of a mixed group first.
+                with self._around_all(whole):
+                    if whole is not None:
+                        whole.task = self.task
+                    self.mailbox = self._ref._bind(self)  # before init, so that messages sent meanwhile are queued
+                    self._incarnation = incarnation_of(task_status)
+                    try:
+                        with self._around_alone(task_status):
+                            async with self._helpers() as self._nursery:
+                                actor = self._make()
+                                continuation = await self._init(actor, task_status)
+                                task_status = trio.TASK_STATUS_IGNORED  # Trio's own keeps a nursery alive
+                                with self._around_loop():
+                                    if continuation is not None and not self._told:
+                                        self._in_hand = CONTINUE
+                                        await actor.handle_continue(continuation.term)
+                                        self._in_hand = NOTHING
+                                    continuation = None
+                                    while not self._told and self._to_drain != 0:
+                                        due = self._next_due(actor)
+                                        if not self.mailbox.park(self.task):
+                                            await self._checkpoint()
+                                        elif due == math.inf:
+                                            await trio.lowlevel.wait_task_rescheduled(
+                                                not_now if self._bare else self.mailbox.abort
+                                            )
+                                        else:
+                                            with trio.CancelScope(deadline=due, shield=self._bare):
+                                                await trio.lowlevel.wait_task_rescheduled(self.mailbox.abort)
+                                        await self._handle_what_came(actor)
+                                if self._nursery is not None and not self._at_once:
+                                    # Only an asked stop comes here; helper tasks are alive, so terminate may still use
+                                    # them.
+                                    await self._end(actor, self._stop_reason or SHUTDOWN)
+                                    if self._incarnation is not None:
+                                        self._incarnation.cleaned_up()
+                                    self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
+                    except Exception as caught:
+                        # One layer only: it is the nursery above that wrapped it, a group of the user's own stays as it
+                        # is.
+                        error = self._unwrapped(caught)
+                    finally:
+                        try:
+                            self.mailbox.unpark()  # where Ctrl-C came just before the wait
+                            reason = self._reason(error, sys.exception())
+                            if self._incarnation is not None and not reason.clean:
+                                self._incarnation.doing = self.handling
+                            await self._end(actor, reason)
+                        finally:
+                            self._release(reason)
+                    self._raise(error, reason)
+            except Exception as caught:
+                if whole is None:
+                    raise
+                raised = caught
+            fatal = False
+        finally:
+            if whole is not None:
+                whole.end(raised, fatal)
+
+    def _around_all(self, whole: Incarnation | None) -> AbstractContextManager[object]:
+        return whole.scope if whole is not None and self._actor.helpers and not self._scopeless else UNSCOPED
+
+    def _around_alone(self, task_status: object) -> AbstractContextManager[object]:
+        """One scope is all that an actor without helper tasks has."""
+        if self._scopeless or self._actor.helpers:
+            return UNSCOPED
+        self._scope = task_status.scope if isinstance(task_status, Incarnation) else trio.CancelScope()
+        return self._scope
+
+    def _helpers(self) -> AbstractAsyncContextManager[trio.Nursery | None]:
+        return trio.open_nursery() if self._actor.helpers else UNSCOPED
+
+    def _around_loop(self) -> AbstractContextManager[object]:
+        if self._scopeless:
+            if self._nursery is not None:
+                self._nursery.cancel_scope.shield = True
+            return UNSCOPED
+        if not self._actor.helpers:
+            return UNSCOPED
+        self._scope = trio.CancelScope()
+        return self._scope
 
     def _make(self) -> Actor:
         actor = self._actor(*self._args)
@@ -168,56 +264,86 @@ class ActorProcess:
         task_status.started(self._ref)
         self.started = True
         self._ref._arrived()
-        if self._incarnation is not None and (self._actor.drain or not self._incarnation.scope_entered):
+        if self._incarnation is not None and (
+            self._actor.drain or self._actor.helpers or not self._incarnation.scope_entered
+        ):
             self._incarnation.on_stop = self.stop  # else the scope that it cancels is all there is
         return continuation
 
-    async def _loop(self, actor: Actor, continuation: Continue | None) -> None:
-        if self._stop_reason is not None:
-            return  # asked for while init ran
-        if continuation is not None:
-            self._in_hand = CONTINUE
-            await actor.handle_continue(continuation.term)
-            self._in_hand = NOTHING
+    async def _handle_what_came(self, actor: Actor) -> None:
+        if self._told:
+            return
+        if not self._bare and trio.current_effective_deadline() == -math.inf:
+            # Told to end just as a message or the deadline came: nothing was begun, leave it to whoever is next.
+            await trio.lowlevel.checkpoint()
+        due = self._next_due(actor)
+        if due != math.inf and due <= trio.current_time():
+            await self._run_due(actor)
+            # A stop that came meanwhile goes first; and a timer that sets the next one must not starve the mailbox.
+            await self._checkpoint()
         mailbox = self.mailbox
-        while self._to_drain != 0:
-            due = self._next_due(actor)
-            if due == math.inf:
-                await mailbox.wait()
+        # All that is queued, at the price of one wake-up; bounded, for an actor may well cast to itself.
+        for _ in range(mailbox.capacity):
+            if self._told:
+                return
+            if self._to_drain is not None:
+                if self._to_drain == 0:
+                    return
+                self._to_drain -= 1
+            self._in_hand = item = mailbox.pop(NOTHING)  # an exception here would leave a frame of 232 bytes
+            if item is NOTHING:
+                return
+            if type(item) is QueuedCall:
+                if item.incarnation is self and not item.abandoned:
+                    self._current = reply = item.reply
+                    reply.begun = True
+                    await actor.handle_call(item.request, reply)
+                    self._current = None
+            elif type(item) is Down:
+                if item.monitor.active and item.monitor.process is self:
+                    item.monitor.cancel()
+                    await actor.handle_down(item)
             else:
-                with trio.CancelScope(deadline=due):
-                    await mailbox.wait()
-            if trio.current_effective_deadline() == -math.inf:
-                # Told to end just as a message or the deadline came: nothing was begun, leave it to whoever is next.
-                await trio.lowlevel.checkpoint()
-            due = self._next_due(actor)
-            if due != math.inf and due <= trio.current_time():
-                await self._run_due(actor)
-                # A stop that came meanwhile goes first; and a timer that sets the next one must not starve the mailbox.
-                await trio.lowlevel.checkpoint()
-            # All that is queued, at the price of one wake-up; bounded, for an actor may well cast to itself.
-            for _ in range(mailbox.capacity):
-                if self._to_drain is not None:
-                    if self._to_drain == 0:
-                        return
-                    self._to_drain -= 1
-                self._in_hand = item = mailbox.pop(NOTHING)  # an exception here would leave a frame of 232 bytes
-                if item is NOTHING:
-                    break
-                if type(item) is QueuedCall:
-                    if item.incarnation is self and not item.abandoned:
-                        self._current = reply = item.reply
-                        reply.begun = True
-                        await actor.handle_call(item.request, reply)
-                        self._current = None
-                        del reply  # an idle actor keeps no answer alive
-                elif type(item) is Down:
-                    if item.monitor.active and item.monitor.process is self:
-                        item.monitor.cancel()
-                        await actor.handle_down(item)
-                else:
-                    await actor.handle_cast(item)
-            self._in_hand = item = NOTHING
+                await actor.handle_cast(item)
+        self._in_hand = NOTHING
+
+    async def _checkpoint(self) -> None:
+        if self._bare:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    @property
+    def _bare(self) -> bool:
+        """True where no scope of ours is between the task and whoever cancels the supervisor, so nobody may do so."""
+        return self._scopeless and self._nursery is None
+
+    @property
+    def _at_once(self) -> bool:
+        """True where nobody asked for the end: helper tasks do not outlive the loop then."""
+        incarnation = self._incarnation
+        return incarnation is not None and (incarnation.exit_requested is not None or incarnation.killed)
+
+    def _unwrapped(self, error: Exception) -> Exception:
+        if self._actor.helpers and isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            return error.exceptions[0]
+        return error
+
+    def _raise(self, error: Exception | None, reason: ExitReason) -> None:
+        if self._terminate_error is not None and reason.clean:
+            raise self._terminate_error
+        if error is None and reason is self._stop_reason:
+            error = reason.error
+        if error is not None and (self._incarnation is not None or not reason.clean):
+            raise error
+
+    def told(self) -> None:
+        """An incarnation that has no scope is told to end: by its supervisor, or as if by its own fault."""
+        self._told = True
+        if self._nursery is not None and self._at_once:
+            self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ends at once")
+        if self._ref._process is self:
+            self.mailbox.interrupt()
 
     def _next_due(self, actor: Actor) -> float:
         if self._to_drain is not None:
@@ -260,8 +386,10 @@ class ActorProcess:
             self.closing = True
             self._to_drain = self.mailbox.queued
             self.mailbox.interrupt()
-        elif self._scope is not None:
+        elif self._scope is not None and self.started:
             self._scope.cancel(reason=f"actor {self._ref.id} was asked to stop")
+        else:
+            self.told()
 
     @property
     def pid(self) -> Pid:

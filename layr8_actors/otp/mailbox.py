@@ -234,14 +234,36 @@ class Mailbox(Generic[T]):
         Raises:
             ActorNotRunning: the mailbox is closed.
         """
-        if self._front or self._receive is not None or self._notices:
+        if self.park(trio.lowlevel.current_task()):
+            await trio.lowlevel.wait_task_rescheduled(self.abort)
+        else:
             await trio.lowlevel.checkpoint()
-            return
-        self._check_open()
-        self._reader = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
 
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
+    @trio.lowlevel.enable_ki_protection
+    def park(self, task: trio.lowlevel.Task) -> bool:
+        """Make ``task`` the reader, to be rescheduled when there is a message; the first half of :meth:`wait`.
+
+        Args:
+            task: the caller's own, which waits right after this, with :meth:`abort` or what calls that.
+
+        Returns:
+            False where there may be a message already, and nothing to wait for.
+
+        Raises:
+            ActorNotRunning: the mailbox is closed.
+        """
+        if self._front or self._receive is not None or self._notices:
+            return False
+        self._check_open()
+        self._reader = task
+        return True
+
+    def unpark(self) -> None:
+        """Nobody waits, after all."""
+        self._reader = None
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """The reader is cancelled."""
         self._reader = None
         return trio.lowlevel.Abort.SUCCEEDED
 
