@@ -64,7 +64,7 @@ class Connection(Actor):
                 else:
                     self._busy = True
                     self._dialling = trio.CancelScope()  # made here, so that a drop right behind finds the right one
-                    self.nursery.start_soon(self._run_link, number)
+                    self.start_soon(self._run_link, number)
             case DropLink(link=number, error=error):
                 if self._record.dialling == number:
                     self._dialling.cancel(reason="the dial was called off")
@@ -109,7 +109,7 @@ class Connection(Actor):
         self._watch_link()
         try:
             with link.scope:
-                self.nursery.start_soon(self._write, link)  # it ends when its transport or its outbox does
+                self.start_soon(self._write, link)  # it ends when its transport or its outbox does
                 await self._read(link)
             if link.farewell == "close":
                 await opened.close(timeout=options.close_timeout)

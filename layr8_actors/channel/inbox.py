@@ -49,10 +49,10 @@ class Inbox(Actor):
         on_message = record.options.callbacks.on_message
         if record.backlog.messages and on_message is not None and not self._delivering:
             self._delivering = True
-            self.nursery.start_soon(self._deliver, on_message)
+            self.start_soon(self._deliver, on_message)
         if record.notices and not self._announcing:
             self._announcing = True
-            self.nursery.start_soon(self._announce)
+            self.start_soon(self._announce)
 
     async def handle_cast(self, message: object) -> None:
         """Put messages and notices into their lanes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -55,7 +55,8 @@ class Actor:
     waits: ClassVar[bool] = True
     """Whether a method may wait, ``terminate`` aside; a class that says False promises that none ever does.
 
-    Its incarnations need no cancel scope, which saves memory: nothing of them can be cancelled but their helper tasks.
+    Its incarnations need no cancel scope, which saves memory: nothing of them can be cancelled but their helper tasks,
+    which :meth:`start_soon` starts, and for which there is a nursery only while there are some.
     """
 
     drain: ClassVar[bool] = False
@@ -76,9 +77,22 @@ class Actor:
         """For helper tasks of this incarnation, from ``init`` on; one that crashes is a crash of the actor.
 
         Raises:
-            SupervisionError: there is none: the class says ``helpers = False``, or the actor does not run yet.
+            SupervisionError: there is none: the class says ``helpers = False``, or ``waits = False`` and no helper task
+                runs, or the actor does not run yet.
         """
         return _process_of(self).nursery
+
+    def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Start a helper task of this incarnation; one that crashes is a crash of the actor. No checkpoint.
+
+        Args:
+            async_fn: what it runs.
+            args: for that.
+
+        Raises:
+            SupervisionError: the class says ``helpers = False``, or the actor does not run yet.
+        """
+        _process_of(self).start_soon(async_fn, args)
 
     @property
     def deadline(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,7 @@ class ActorProcess:
         "_timers",
         "_to_drain",
         "_told",
+        "_wanted",
         "closing",
         "mailbox",
         "monitors",
@@ -111,7 +112,7 @@ class ActorProcess:
         """True once no more calls are taken."""
         self._ended = False
         """True once the loop is over and what was queued is refused."""
-        self.pending: dict[Reply[Any], None] = {}  # for its order, and an empty set is three times as large
+        self.pending: dict[Reply[Any], None] | None = None  # a dict for its order
         """The calls that have no answer yet: queued, in hand, or deferred."""
         self._current: Reply[Any] | None = None
         self._incarnation: Incarnation | None = None
@@ -119,6 +120,8 @@ class ActorProcess:
         self._scope: trio.CancelScope | None = None
         self._scopeless = False
         """True where the actor's methods never wait, so that there is nothing to cancel but the wait for messages."""
+        self._wanted: tuple[tuple[Callable[..., Awaitable[object]], tuple[Any, ...]], ...] = ()
+        """Helper tasks that wait for a nursery."""
         self._told = False
         """True once the loop has to end where nothing cancels it."""
         self.started = False
@@ -168,6 +171,7 @@ class ActorProcess:
         fatal = True
         reason = SHUTDOWN
         actor: Actor | None = None
+        continuation: Continue | None = None
         try:
             try:
                 # The scope is inside the handler: it takes its own Cancelled out of a mixed group first.
@@ -178,35 +182,33 @@ class ActorProcess:
                     self._incarnation = incarnation_of(task_status)
                     try:
                         with self._around_alone(task_status):
-                            async with self._helpers() as self._nursery:
-                                actor = self._make()
-                                continuation = await self._init(actor, task_status)
-                                task_status = trio.TASK_STATUS_IGNORED  # Trio's own keeps a nursery alive
-                                with self._around_loop():
-                                    if continuation is not None and not self._told:
-                                        self._in_hand = CONTINUE
-                                        await actor.handle_continue(continuation.term)
-                                        self._in_hand = NOTHING
-                                    continuation = None
-                                    while not self._told and self._to_drain != 0:
-                                        due = self._next_due(actor)
-                                        if not self.mailbox.park(self.task):
-                                            await self._checkpoint()
-                                        elif due == math.inf:
-                                            await trio.lowlevel.wait_task_rescheduled(
-                                                not_now if self._bare else self.mailbox.abort
-                                            )
-                                        else:
-                                            with trio.CancelScope(deadline=due, shield=self._bare):
-                                                await trio.lowlevel.wait_task_rescheduled(self.mailbox.abort)
-                                        await self._handle_what_came(actor)
-                                if self._nursery is not None and not self._at_once:
-                                    # Only an asked stop comes here; helper tasks are alive, so terminate may still use
-                                    # them.
-                                    await self._end(actor, self._stop_reason or SHUTDOWN)
-                                    if self._incarnation is not None:
-                                        self._incarnation.cleaned_up()
-                                    self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
+                            while actor is None or not self._over:
+                                async with self._helpers() as self._nursery:
+                                    if actor is None:
+                                        actor = self._make()
+                                        continuation = await self._init(actor, task_status)
+                                        task_status = trio.TASK_STATUS_IGNORED  # Trio's own keeps a nursery alive
+                                    with self._around_loop():
+                                        if continuation is not None and not self._over:
+                                            term, continuation = continuation.term, None
+                                            self._in_hand = CONTINUE
+                                            await actor.handle_continue(term)
+                                            self._in_hand = NOTHING
+                                            del term
+                                        while self._stays:
+                                            due = self._next_due(actor)
+                                            if not self.mailbox.park(self.task):
+                                                await self._checkpoint()
+                                            elif due == math.inf:
+                                                await trio.lowlevel.wait_task_rescheduled(
+                                                    not_now if self._bare else self.mailbox.abort
+                                                )
+                                            else:
+                                                with trio.CancelScope(deadline=due, shield=self._bare):
+                                                    await trio.lowlevel.wait_task_rescheduled(self.mailbox.abort)
+                                            await self._handle_what_came(actor)
+                                    if self._nursery is not None:
+                                        await self._leave_helpers(actor)
                     except Exception as caught:
                         # One layer only: it is the nursery above that wrapped it, a group of the user's own stays as it
                         # is.
@@ -241,17 +243,55 @@ class ActorProcess:
         return self._scope
 
     def _helpers(self) -> AbstractAsyncContextManager[trio.Nursery | None]:
-        return trio.open_nursery() if self._actor.helpers else UNSCOPED
+        """A nursery, from the beginning on; where no method waits, only while there are helper tasks."""
+        return trio.open_nursery() if self._wanted or (self._actor.helpers and not self._scopeless) else UNSCOPED
 
     def _around_loop(self) -> AbstractContextManager[object]:
         if self._scopeless:
             if self._nursery is not None:
                 self._nursery.cancel_scope.shield = True
+                for async_fn, args in self._wanted:
+                    self._nursery.start_soon(async_fn, *args)
+                self._wanted = ()
             return UNSCOPED
         if not self._actor.helpers:
             return UNSCOPED
         self._scope = trio.CancelScope()
         return self._scope
+
+    @property
+    def _over(self) -> bool:
+        return self._told or self._to_drain == 0
+
+    @property
+    def _stays(self) -> bool:
+        """False where the loop has to end, or to go on with a nursery or without one."""
+        if self._over:
+            return False
+        if not self._scopeless:
+            return True
+        return not self._wanted if self._nursery is None else bool(self._nursery.child_tasks)
+
+    async def _leave_helpers(self, actor: Actor) -> None:
+        assert self._nursery is not None
+        if not self._over:
+            self._nursery = None  # it is empty, and closed next
+        elif not self._at_once:
+            # Only an asked stop comes here; helper tasks are alive, so terminate may still use them.
+            await self._end(actor, self._stop_reason or SHUTDOWN)
+            if self._incarnation is not None:
+                self._incarnation.cleaned_up()
+            self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
+
+    def start_soon(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        """See :meth:`Actor.start_soon`."""
+        if self._nursery is not None:
+            self._nursery.start_soon(async_fn, *args)
+        elif not self._actor.helpers:
+            raise self._no_nursery()
+        else:
+            self._wanted = (*self._wanted, (async_fn, args))
+            self.mailbox.interrupt()
 
     def _make(self) -> Actor:
         actor = self._actor(*self._args)
@@ -386,10 +426,10 @@ class ActorProcess:
             self.closing = True
             self._to_drain = self.mailbox.queued
             self.mailbox.interrupt()
-        elif self._scope is not None and self.started:
-            self._scope.cancel(reason=f"actor {self._ref.id} was asked to stop")
         else:
             self.told()
+            if self._scope is not None and self.started:
+                self._scope.cancel(reason=f"actor {self._ref.id} was asked to stop")
 
     @property
     def pid(self) -> Pid:
@@ -431,8 +471,12 @@ class ActorProcess:
             SupervisionError: the actor's class says that it has none.
         """
         if self._nursery is None:
-            raise SupervisionError(f"actor {self._ref.id!r} has no nursery: {self._actor.__name__}.helpers is False")
+            raise self._no_nursery()
         return self._nursery
+
+    def _no_nursery(self) -> SupervisionError:
+        why = "waits is False, and no helper task runs" if self._actor.helpers else "helpers is False"
+        return SupervisionError(f"actor {self._ref.id!r} has no nursery: {self._actor.__name__}.{why}")
 
     async def stop_and_wait(self, reason: ExitReason, timeout: float) -> None:
         """End the incarnation and wait until it is gone; see :meth:`ActorRef.stop`."""
@@ -461,7 +505,7 @@ class ActorProcess:
             if self._incarnation is not None:
                 self._incarnation.dropped = dropped
             # A deferred call may still be answered by terminate; nobody will ever answer the others.
-            self._fail(reason, [reply for reply in self.pending if not reply.begun or reply is self._current])
+            self._fail(reason, [reply for reply in self.pending or () if not reply.begun or reply is self._current])
         if actor is None or not self.started or self._terminate_begun:
             return
         self._terminate_begun = True
@@ -490,7 +534,7 @@ class ActorProcess:
 
     @trio.lowlevel.enable_ki_protection
     def _release(self, reason: ExitReason) -> None:
-        self._fail(reason, list(self.pending))
+        self._fail(reason, list(self.pending or ()))
         for monitor in list(self.monitors or ()):
             monitor.cancel()
         self._ref._unbind()

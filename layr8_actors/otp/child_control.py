@@ -127,14 +127,23 @@ class ChildControl:
             deadline: seconds of ``trio.current_time()``.
         """
         # Parked in a slot, with a scope only where there is a deadline: an Event and a scope take 1.2 KiB (Trio 0.35).
-        self._waiting = trio.lowlevel.current_task()
+        self.park()
         if deadline == math.inf:
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
+            await trio.lowlevel.wait_task_rescheduled(self.abort)
         else:
             with trio.CancelScope(deadline=deadline):
-                await trio.lowlevel.wait_task_rescheduled(self._abort)
+                await trio.lowlevel.wait_task_rescheduled(self.abort)
 
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
+    def park(self) -> None:
+        """Take the caller's task for the one to wake: the first half of a wait, of which :meth:`abort` is the other."""
+        self._waiting = trio.lowlevel.current_task()
+
+    def unpark(self) -> None:
+        """Nobody waits, after all."""
+        self._waiting = None
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """Who waits is cancelled."""
         self._waiting = None
         return trio.lowlevel.Abort.SUCCEEDED
 
