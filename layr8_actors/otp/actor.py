@@ -289,9 +289,12 @@ class _Start:
     def __call__(self, *, task_status: trio.TaskStatus[ActorRef]) -> Coroutine[Any, Any, None]:
         return ActorProcess(self.actor, self.args, self.ref).run(task_status)
 
-    def otp_run(self, incarnation: Incarnation) -> Coroutine[Any, Any, None]:
-        """Return what is the whole task of a supervised incarnation."""
-        return ActorProcess(self.actor, self.args, self.ref).run_whole(incarnation)
+    def otp_process(self, incarnation: Incarnation) -> ActorProcess:
+        """Return what runs a supervised incarnation as the whole of its task; begun where no method waits."""
+        process = ActorProcess(self.actor, self.args, self.ref)
+        if not self.actor.waits:
+            process.begin(incarnation)
+        return process
 
 
 class _StartAnyOf(_Start):

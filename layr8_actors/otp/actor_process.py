@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .actor_ref import ActorRef
 
 __all__ = ("ActorProcess",)
+
+T = TypeVar("T")
 
 logger = logging.getLogger("layr8_actors.otp")
 
@@ -54,6 +56,25 @@ class _Unscoped:
 
 
 UNSCOPED = _Unscoped()
+NOT_BEGUN = (None, None)
+
+
+def at_once(method: Coroutine[Any, Any, T]) -> T:
+    """Run a method that does not wait.
+
+    Args:
+        method: what it returned when it was called.
+
+    Raises:
+        SupervisionError: it waits after all; it was broken off there.
+    """
+    try:
+        method.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    method.close()
+    raise SupervisionError(f"{method.__qualname__} waits, though its class says that no method does")
 
 
 def not_now(_: object) -> trio.lowlevel.Abort:
@@ -76,6 +97,7 @@ class ActorProcess:
     __slots__ = (
         "_actor",
         "_args",
+        "_begun",
         "_current",
         "_ended",
         "_gone",
@@ -118,6 +140,8 @@ class ActorProcess:
         self._incarnation: Incarnation | None = None
         self._nursery: trio.Nursery | None = None
         self._scope: trio.CancelScope | None = None
+        self._begun: tuple[Actor | None, Continue | None] = NOT_BEGUN
+        """What :meth:`begin` leaves for the task."""
         self._scopeless = False
         """True where the actor's methods never wait, so that there is nothing to cancel but the wait for messages."""
         self._wanted: tuple[tuple[Callable[..., Awaitable[object]], tuple[Any, ...]], ...] = ()
@@ -158,10 +182,37 @@ class ActorProcess:
             incarnation: what runs; a wrapper of its own would be a frame that each idle actor holds.
         """
         incarnation.scope_entered = True
-        if not self._actor.waits:
-            self._scopeless = True
-            incarnation.on_told = self
         return self._run(incarnation, incarnation)
+
+    def begin(self, incarnation: Incarnation) -> None:
+        """Run ``init`` now, in the supervisor's task, of an actor whose methods never wait; :meth:`run_whole` is next.
+
+        That spares a start two turns of Trio's loop and a scope.
+
+        Args:
+            incarnation: what runs; where this raises it is over.
+
+        Raises:
+            Exception: what ``init`` raised.
+        """
+        incarnation.scope_entered = True
+        incarnation.on_told = self
+        self._scopeless = True
+        self.mailbox = self._ref._bind(self)
+        self._incarnation = incarnation
+        reason: ExitReason | None = None
+        try:
+            actor = self._make()
+            self._begun = actor, at_once(actor.init())
+            self._arrive(incarnation)
+        except Exception as error:
+            reason = self._reason(error, error)
+            raise
+        finally:
+            if not self.started:
+                reason = reason or self._reason(None, sys.exception())
+                self._refuse(reason)
+                self._release(reason)
 
     async def _run(self, task_status: trio.TaskStatus[ActorRef], whole: Incarnation | None) -> None:
         # All of it in one coroutine, and what an actor is at only now and then in others: each is held while it idles.
@@ -170,23 +221,25 @@ class ActorProcess:
         raised: Exception | None = None
         fatal = True
         reason = SHUTDOWN
-        actor: Actor | None = None
-        continuation: Continue | None = None
+        actor, continuation = self._begun
+        self._begun = NOT_BEGUN
         try:
             try:
                 # The scope is inside the handler: it takes its own Cancelled out of a mixed group first.
                 with self._around_all(whole):
                     if whole is not None:
                         whole.task = self.task
-                    self.mailbox = self._ref._bind(self)  # before init, so that messages sent meanwhile are queued
-                    self._incarnation = incarnation_of(task_status)
+                    if actor is None:
+                        self.mailbox = self._ref._bind(self)  # before init, so that messages sent meanwhile are queued
+                        self._incarnation = incarnation_of(task_status)
                     try:
                         with self._around_alone(task_status):
-                            while actor is None or not self._over:
+                            while not self._over or actor is None:
                                 async with self._helpers() as self._nursery:
                                     if actor is None:
                                         actor = self._make()
-                                        continuation = await self._init(actor, task_status)
+                                        continuation = await actor.init()
+                                        self._arrive(task_status)
                                         task_status = trio.TASK_STATUS_IGNORED  # Trio's own keeps a nursery alive
                                     with self._around_loop():
                                         if continuation is not None and not self._over:
@@ -299,8 +352,7 @@ class ActorProcess:
         actor.otp_process = self
         return actor
 
-    async def _init(self, actor: Actor, task_status: trio.TaskStatus[ActorRef]) -> Continue | None:
-        continuation = await actor.init()
+    def _arrive(self, task_status: trio.TaskStatus[ActorRef]) -> None:
         task_status.started(self._ref)
         self.started = True
         self._ref._arrived()
@@ -308,7 +360,6 @@ class ActorProcess:
             self._actor.drain or self._actor.helpers or not self._incarnation.scope_entered
         ):
             self._incarnation.on_stop = self.stop  # else the scope that it cancels is all there is
-        return continuation
 
     async def _handle_what_came(self, actor: Actor) -> None:
         if self._told:
@@ -500,12 +551,7 @@ class ActorProcess:
     async def _end(self, actor: Actor | None, reason: ExitReason) -> None:
         """Refuse what is queued, then run terminate; does each of them once."""
         if not self._ended:
-            self._ended = self.closing = True
-            dropped = self._ref._close_mailbox(reason)
-            if self._incarnation is not None:
-                self._incarnation.dropped = dropped
-            # A deferred call may still be answered by terminate; nobody will ever answer the others.
-            self._fail(reason, [reply for reply in self.pending or () if not reply.begun or reply is self._current])
+            self._refuse(reason)
         if actor is None or not self.started or self._terminate_begun:
             return
         self._terminate_begun = True
@@ -524,6 +570,14 @@ class ActorProcess:
                 self._report(error, reason)
         if scope.cancelled_caught and incarnation is not None:
             incarnation.killed = True
+
+    def _refuse(self, reason: ExitReason) -> None:
+        self._ended = self.closing = True
+        dropped = self._ref._close_mailbox(reason)
+        if self._incarnation is not None:
+            self._incarnation.dropped = dropped
+        # A deferred call may still be answered by terminate; nobody will ever answer the others.
+        self._fail(reason, [reply for reply in self.pending or () if not reply.begun or reply is self._current])
 
     def _report(self, error: Exception, reason: ExitReason) -> None:
         self._terminate_error = error

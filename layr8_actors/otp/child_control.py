@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import heapq
 import math
 from typing import Any
@@ -150,7 +151,8 @@ class ChildControl:
     async def start(self, record: ChildRecord, event: type[events.ChildStarted]) -> ChildStartError | None:
         """Start a child and wait until it is ready.
 
-        A checkpoint; cancellation gives the start up and waits until the child is gone again.
+        A checkpoint, but where the child is an actor whose methods never wait; cancellation gives the start up and
+        waits until the child is gone again.
 
         Args:
             record: one without incarnation; RUNNING afterwards, or STOPPED.
@@ -161,12 +163,14 @@ class ChildControl:
         """
         spec = record.spec
         incarnation = record.begin(self.path, self)
-        self.nursery.start_soon(incarnation.run, name="/".join(incarnation.path))
+        # An actor may run its init right here: in a context of its own all the same, as its task has one.
+        contextvars.copy_context().run(incarnation.begin, self.nursery)
         gave_up = False
         try:
-            with trio.CancelScope(deadline=trio.current_time() + spec.start_timeout) as self._start_scope:
-                while not (incarnation.ready or incarnation.done):
-                    await self.sleep_until(math.inf)
+            if not (incarnation.ready or incarnation.done):
+                with trio.CancelScope(deadline=trio.current_time() + spec.start_timeout) as self._start_scope:
+                    while not (incarnation.ready or incarnation.done):
+                        await self.sleep_until(math.inf)
         finally:
             self._start_scope = None
             gave_up = not (incarnation.ready or incarnation.done)

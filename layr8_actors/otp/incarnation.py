@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -16,6 +16,7 @@ from .exit_reason import ExitKind, ExitReason
 from .pid import Pid
 
 if TYPE_CHECKING:
+    from .actor_process import ActorProcess
     from .any_supervisor import AnySupervisor
     from .insiders import Insiders
 
@@ -189,10 +190,31 @@ class Incarnation:
         """Count as healthy from now on, unless it did before."""
         self.healthy_at = min(self.healthy_at, trio.current_time())
 
-    def run(self) -> Coroutine[Any, Any, None]:
-        """Run the child: returns what is over when it has ended, by whatever means, and lets out no ``Exception``."""
-        whole: Callable[[Incarnation], Coroutine[Any, Any, None]] | None = getattr(self.spec.start, "otp_run", None)
-        return self._run() if whole is None else whole(self)
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Start the child's task: it is over when the child has ended, by whatever means, and lets out no ``Exception``.
+
+        Args:
+            nursery: the supervisor's.
+        """
+        name = "/".join(self.path)
+        of_actor: Callable[[Incarnation], ActorProcess] | None = getattr(self.spec.start, "otp_process", None)
+        if of_actor is None:
+            nursery.start_soon(self._run, name=name)
+            return
+        raised: Exception | None = None
+        fatal = True
+        process: ActorProcess | None = None
+        try:
+            try:
+                process = of_actor(self)
+            except Exception as error:
+                raised = error
+            fatal = False
+        finally:
+            if process is None:
+                self.end(raised, fatal)
+        if process is not None:
+            nursery.start_soon(process.run_whole, self, name=name)
 
     async def _run(self) -> None:
         self.task = trio.lowlevel.current_task()
