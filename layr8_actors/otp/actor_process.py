@@ -124,12 +124,12 @@ class ActorProcess:
     )
 
     mailbox: Mailbox[Any]
-    task: trio.lowlevel.Task
-
     def __init__(self, actor: type[Actor], args: tuple[Any, ...], ref: ActorRef) -> None:
         self._actor = actor
         self._args = args
         self._ref = ref
+        self.task: trio.lowlevel.Task | None = None
+        """What it runs in, once that has had a turn."""
         self.closing = False
         """True once no more calls are taken."""
         self._ended = False
@@ -171,8 +171,9 @@ class ActorProcess:
         Raises:
             Exception: what the actor crashed with; a group of one is unwrapped.
         """
-        if isinstance(task_status, Incarnation) and not self._actor.helpers:
+        if isinstance(task_status, Incarnation) and not self._actor.helpers and not task_status.scope_entered:
             task_status.scope_entered = True  # by us
+            self._scope = task_status.scope
         return self._run(task_status, None)
 
     def run_whole(self, incarnation: Incarnation) -> Coroutine[Any, Any, None]:
@@ -182,6 +183,8 @@ class ActorProcess:
             incarnation: what runs; a wrapper of its own would be a frame that each idle actor holds.
         """
         incarnation.scope_entered = True
+        if not (self._scopeless or self._actor.helpers):
+            self._scope = incarnation.scope
         return self._run(incarnation, incarnation)
 
     def begin(self, incarnation: Incarnation) -> None:
@@ -216,7 +219,7 @@ class ActorProcess:
 
     async def _run(self, task_status: trio.TaskStatus[ActorRef], whole: Incarnation | None) -> None:
         # All of it in one coroutine, and what an actor is at only now and then in others: each is held while it idles.
-        self.task = trio.lowlevel.current_task()
+        self.task = task = trio.lowlevel.current_task()
         error: Exception | None = None
         raised: Exception | None = None
         fatal = True
@@ -228,12 +231,12 @@ class ActorProcess:
                 # The scope is inside the handler: it takes its own Cancelled out of a mixed group first.
                 with self._around_all(whole):
                     if whole is not None:
-                        whole.task = self.task
+                        whole.task = task
                     if actor is None:
                         self.mailbox = self._ref._bind(self)  # before init, so that messages sent meanwhile are queued
                         self._incarnation = incarnation_of(task_status)
                     try:
-                        with self._around_alone(task_status):
+                        with self._around_alone():
                             while not self._over or actor is None:
                                 async with self._helpers() as self._nursery:
                                     if actor is None:
@@ -250,7 +253,7 @@ class ActorProcess:
                                             del term
                                         while self._stays:
                                             due = self._next_due(actor)
-                                            if not self.mailbox.park(self.task):
+                                            if not self.mailbox.park(task):
                                                 await self._checkpoint()
                                             elif due == math.inf:
                                                 await trio.lowlevel.wait_task_rescheduled(
@@ -288,11 +291,12 @@ class ActorProcess:
     def _around_all(self, whole: Incarnation | None) -> AbstractContextManager[object]:
         return whole.scope if whole is not None and self._actor.helpers and not self._scopeless else UNSCOPED
 
-    def _around_alone(self, task_status: object) -> AbstractContextManager[object]:
+    def _around_alone(self) -> AbstractContextManager[object]:
         """One scope is all that an actor without helper tasks has."""
         if self._scopeless or self._actor.helpers:
             return UNSCOPED
-        self._scope = task_status.scope if isinstance(task_status, Incarnation) else trio.CancelScope()
+        if self._scope is None:
+            self._scope = trio.CancelScope()
         return self._scope
 
     def _helpers(self) -> AbstractAsyncContextManager[trio.Nursery | None]:
@@ -356,10 +360,13 @@ class ActorProcess:
         task_status.started(self._ref)
         self.started = True
         self._ref._arrived()
-        if self._incarnation is not None and (
-            self._actor.drain or self._actor.helpers or not self._incarnation.scope_entered
-        ):
-            self._incarnation.on_stop = self.stop  # else the scope that it cancels is all there is
+        incarnation = self._incarnation
+        if incarnation is None:
+            return
+        # Else the scope that is cancelled, or the flag that is set, is all there is.
+        alone = self._scopeless or self._scope is incarnation.scope
+        if self._actor.drain or self._actor.helpers or not alone:
+            incarnation.on_stop = self.stop
 
     async def _handle_what_came(self, actor: Actor) -> None:
         if self._told:
@@ -433,8 +440,7 @@ class ActorProcess:
         self._told = True
         if self._nursery is not None and self._at_once:
             self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ends at once")
-        if self._ref._process is self:
-            self.mailbox.interrupt()
+        self.mailbox.interrupt()
 
     def _next_due(self, actor: Actor) -> float:
         if self._to_drain is not None:

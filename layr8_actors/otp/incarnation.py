@@ -229,6 +229,7 @@ class Incarnation:
                 if self.scope_entered:
                     await child
                 else:
+                    self.scope_entered = True
                     # The scope is inside the handler: it takes its own Cancelled out of a mixed group first.
                     with self.scope:
                         await child

@@ -199,7 +199,7 @@ class Mailbox(Generic[T]):
         assert self._receive is not None
         if not self.try_put(item):
             # What gave way had been handed to the reader, in front of the channel: that is as full as before.
-            self._put_in_front(self._receive.receive_nowait())
+            self._front = [*(self._front or ()), self._receive.receive_nowait()]
             self.put_nowait(item)
         return oldest
 
@@ -219,14 +219,8 @@ class Mailbox(Generic[T]):
     @trio.lowlevel.enable_ki_protection
     def _hand_over(self, item: T) -> None:
         # Left where the reader will look instead of sent along with its wake-up: cancelled meanwhile, it loses nothing.
-        self._put_in_front(item)
+        self._front = [*(self._front or ()), item]
         self.interrupt()
-
-    def _put_in_front(self, item: T) -> None:
-        if self._front is None:
-            self._front = [item]
-        else:
-            self._front.append(item)
 
     def _open(self) -> trio.MemorySendChannel[T]:
         if self._send is None:
