@@ -1,11 +1,11 @@
-"""Where the memory of an idle channel goes: the growth of the process over many of each part, and what they are made of.
+"""Where the memory of an idle channel goes: the growth of the process over many of each part, and what it is made of.
 
     python bench/memory_parts.py [how_many] [part,part...]
 
 Each part is measured in a process of its own, by the growth of anonymous memory (Linux: RssAnon) per one of it, once a
 hundred of it are there, so that imports, caches and free lists are paid. Beside it stands what the collector tracks of
-it, since a full collection looks at each of those. A channel is joined to a node in a process of its own; of it also the
-types of the objects that the collector tracks are counted, which tells where to look.
+it, since a full collection looks at each of those. A channel is joined to a node in a process of its own. Of each part
+the types of the objects that the collector tracks are counted too, which tells where to look.
 """
 
 from __future__ import annotations

@@ -5,84 +5,31 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..errors import CallTimeout, SupervisionError
-from .actor_timers import ActorTimers, Timer
+from .actor_state import NOT_BEGUN, SHUTDOWN, ActorState
 from .call import QueuedCall, Reply
 from .child_spec import WORKER_SHUTDOWN
 from .exit_reason import ExitKind, ExitReason, died
-from .in_hand import CONTINUE, NOTHING, TIMEOUT, described
+from .in_hand import CONTINUE, NOTHING, TIMEOUT
 from .incarnation import Incarnation, incarnation_of
-from .mailbox import Mailbox
-from .monitor import Down, Monitor
-from .pid import Pid
+from .monitor import Down
+from .unscoped import UNSCOPED, at_once, not_now
 
 if TYPE_CHECKING:
-    from .actor import Actor, Continue
+    from .actor import Actor
     from .actor_ref import ActorRef
 
 __all__ = ("ActorProcess",)
 
-T = TypeVar("T")
-
 logger = logging.getLogger("layr8_actors.otp")
 
-SHUTDOWN = ExitReason(ExitKind.SHUTDOWN)
 
-
-class _Unscoped:
-    """In the place of a scope or a nursery that is not needed; what leaves it is not bound, so holding it is free."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        return None
-
-    @staticmethod
-    def __exit__(*_: object) -> None:
-        return None
-
-    async def __aenter__(self) -> None:
-        return None
-
-    @staticmethod
-    async def __aexit__(*_: object) -> None:
-        return None
-
-
-UNSCOPED = _Unscoped()
-NOT_BEGUN = (None, None)
-
-
-def at_once(method: Coroutine[Any, Any, T]) -> T:
-    """Run a method that does not wait.
-
-    Args:
-        method: what it returned when it was called.
-
-    Raises:
-        SupervisionError: it waits after all; it was broken off there.
-    """
-    try:
-        method.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    method.close()
-    raise SupervisionError(f"{method.__qualname__} waits, though its class says that no method does")
-
-
-def not_now(_: object) -> trio.lowlevel.Abort:
-    """The wait of an actor without a scope: who cancels the supervisor does not end its children, it does."""
-    return trio.lowlevel.Abort.FAILED
-
-
-class ActorProcess:
+class ActorProcess(ActorState):
     """Runs one actor object until it crashes or is asked to end, in one task.
 
     An actor with helper tasks has a nursery, and inside it a scope for its loop alone. One without has but one cancel
@@ -94,73 +41,7 @@ class ActorProcess:
         ref: the handle that leads here while this incarnation runs.
     """
 
-    __slots__ = (
-        "_actor",
-        "_args",
-        "_begun",
-        "_current",
-        "_ended",
-        "_gone",
-        "_in_hand",
-        "_incarnation",
-        "_nursery",
-        "_pid",
-        "_ref",
-        "_scope",
-        "_scopeless",
-        "_stop_reason",
-        "_terminate_begun",
-        "_terminate_error",
-        "_timers",
-        "_to_drain",
-        "_told",
-        "_wanted",
-        "closing",
-        "mailbox",
-        "monitors",
-        "pending",
-        "started",
-        "task",
-    )
-
-    mailbox: Mailbox[Any]
-    def __init__(self, actor: type[Actor], args: tuple[Any, ...], ref: ActorRef) -> None:
-        self._actor = actor
-        self._args = args
-        self._ref = ref
-        self.task: trio.lowlevel.Task | None = None
-        """What it runs in, once that has had a turn."""
-        self.closing = False
-        """True once no more calls are taken."""
-        self._ended = False
-        """True once the loop is over and what was queued is refused."""
-        self.pending: dict[Reply[Any], None] | None = None  # a dict for its order
-        """The calls that have no answer yet: queued, in hand, or deferred."""
-        self._current: Reply[Any] | None = None
-        self._incarnation: Incarnation | None = None
-        self._nursery: trio.Nursery | None = None
-        self._scope: trio.CancelScope | None = None
-        self._begun: tuple[Actor | None, Continue | None] = NOT_BEGUN
-        """What :meth:`begin` leaves for the task."""
-        self._scopeless = False
-        """True where the actor's methods never wait, so that there is nothing to cancel but the wait for messages."""
-        self._wanted: tuple[tuple[Callable[..., Awaitable[object]], tuple[Any, ...]], ...] = ()
-        """Helper tasks that wait for a nursery."""
-        self._told = False
-        """True once the loop has to end where nothing cancels it."""
-        self.started = False
-        """True once ``init`` has returned."""
-        self._in_hand: Any = NOTHING
-        """The message that a handler is at, or a stand-in; kept after a crash, to tell what it was."""
-        self.monitors: dict[Monitor, None] | None = None
-        self._timers: ActorTimers | None = None
-        self._pid: Pid | None = None
-        self._to_drain: int | None = None
-        """How many of the queued messages are still to be handled before the end, once a draining actor is asked."""
-        self._stop_reason: ExitReason | None = None
-        self._terminate_begun = False
-        self._terminate_error: Exception | None = None
-        self._gone: trio.Event | None = None
+    __slots__ = ()
 
     def run(self, task_status: trio.TaskStatus[ActorRef]) -> Coroutine[Any, Any, None]:
         """Run the incarnation to its end: returns what does so once it is awaited, by a task of its own.
@@ -316,19 +197,6 @@ class ActorProcess:
         self._scope = trio.CancelScope()
         return self._scope
 
-    @property
-    def _over(self) -> bool:
-        return self._told or self._to_drain == 0
-
-    @property
-    def _stays(self) -> bool:
-        """False where the loop has to end, or to go on with a nursery or without one."""
-        if self._over:
-            return False
-        if not self._scopeless:
-            return True
-        return not self._wanted if self._nursery is None else bool(self._nursery.child_tasks)
-
     async def _leave_helpers(self, actor: Actor) -> None:
         assert self._nursery is not None
         if not self._over:
@@ -339,16 +207,6 @@ class ActorProcess:
             if self._incarnation is not None:
                 self._incarnation.cleaned_up()
             self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
-
-    def start_soon(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
-        """See :meth:`Actor.start_soon`."""
-        if self._nursery is not None:
-            self._nursery.start_soon(async_fn, *args)
-        elif not self._actor.helpers:
-            raise self._no_nursery()
-        else:
-            self._wanted = (*self._wanted, (async_fn, args))
-            self.mailbox.interrupt()
 
     def _make(self) -> Actor:
         actor = self._actor(*self._args)
@@ -411,17 +269,6 @@ class ActorProcess:
         else:
             await trio.lowlevel.checkpoint()
 
-    @property
-    def _bare(self) -> bool:
-        """True where no scope of ours is between the task and whoever cancels the supervisor, so nobody may do so."""
-        return self._scopeless and self._nursery is None
-
-    @property
-    def _at_once(self) -> bool:
-        """True where nobody asked for the end: helper tasks do not outlive the loop then."""
-        incarnation = self._incarnation
-        return incarnation is not None and (incarnation.exit_requested is not None or incarnation.killed)
-
     def _unwrapped(self, error: Exception) -> Exception:
         if self._actor.helpers and isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
             return error.exceptions[0]
@@ -434,13 +281,6 @@ class ActorProcess:
             error = reason.error
         if error is not None and (self._incarnation is not None or not reason.clean):
             raise error
-
-    def told(self) -> None:
-        """An incarnation that has no scope is told to end: by its supervisor, or as if by its own fault."""
-        self._told = True
-        if self._nursery is not None and self._at_once:
-            self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ends at once")
-        self.mailbox.interrupt()
 
     def _next_due(self, actor: Actor) -> float:
         if self._to_drain is not None:
@@ -457,93 +297,6 @@ class ActorProcess:
             self._in_hand = TIMEOUT
             actor.deadline = math.inf
             await actor.handle_timeout()
-
-    @property
-    def idle(self) -> bool:
-        """True while it waits for a message: the next one is handled as soon as the loop comes to it."""
-        return self.started and self._in_hand is NOTHING
-
-    @property
-    def handling(self) -> str | None:
-        """The handler that runs, or that the actor crashed in, and the type of its message."""
-        return described(self._in_hand)
-
-    def stop(self, reason: ExitReason = SHUTDOWN) -> None:
-        """End the loop at its next checkpoint, in front of all that is queued; a draining actor's behind it.
-
-        Helper tasks live on until ``terminate`` has run.
-
-        Args:
-            reason: what ``terminate`` is told.
-        """
-        if self._stop_reason is not None:
-            return
-        self._stop_reason = reason
-        if self._actor.drain and self.started:
-            self.closing = True
-            self._to_drain = self.mailbox.queued
-            self.mailbox.interrupt()
-        else:
-            self.told()
-            if self._scope is not None and self.started:
-                self._scope.cancel(reason=f"actor {self._ref.id} was asked to stop")
-
-    @property
-    def pid(self) -> Pid:
-        """The identity of this incarnation."""
-        if self._incarnation is not None:
-            return self._incarnation.pid
-        if self._pid is None:
-            self._pid = Pid((self._ref.id,), 1, self._ref)
-        return self._pid
-
-    def mark_healthy(self) -> None:
-        """See :meth:`Actor.mark_healthy`."""
-        if self._incarnation is not None:
-            self._incarnation.mark_healthy()
-
-    def send_after(self, delay: float, message: object) -> Timer:
-        """See :meth:`Actor.send_after`."""
-        if self._timers is None:
-            self._timers = ActorTimers()
-        timer = Timer(trio.current_time() + delay, message)
-        self._timers.add(timer)
-        self.mailbox.interrupt()  # where it waits, it shall see how long for
-        return timer
-
-    def monitor(self, id: str, pid: Pid | None) -> Monitor:
-        """See :meth:`Actor.monitor`."""
-        monitor = Monitor(self, id, pid)
-        if self.monitors is None:
-            self.monitors = {}
-        self.monitors[monitor] = None
-        monitor.begin()
-        return monitor
-
-    @property
-    def nursery(self) -> trio.Nursery:
-        """Where the actor's helper tasks live.
-
-        Raises:
-            SupervisionError: the actor's class says that it has none.
-        """
-        if self._nursery is None:
-            raise self._no_nursery()
-        return self._nursery
-
-    def _no_nursery(self) -> SupervisionError:
-        why = "waits is False, and no helper task runs" if self._actor.helpers else "helpers is False"
-        return SupervisionError(f"actor {self._ref.id!r} has no nursery: {self._actor.__name__}.{why}")
-
-    async def stop_and_wait(self, reason: ExitReason, timeout: float) -> None:
-        """End the incarnation and wait until it is gone; see :meth:`ActorRef.stop`."""
-        self.stop(reason)
-        if self._gone is None:
-            self._gone = trio.Event()
-        with trio.move_on_after(timeout):
-            await self._gone.wait()
-            return
-        raise CallTimeout(f"actor {self._ref.id!r} did not end within {timeout:g} s; it is still stopping")
 
     def _reason(self, error: Exception | None, in_flight: BaseException | None) -> ExitReason:
         if error is not None:

@@ -191,7 +191,7 @@ class Incarnation:
         self.healthy_at = min(self.healthy_at, trio.current_time())
 
     def begin(self, nursery: trio.Nursery) -> None:
-        """Start the child's task: it is over when the child has ended, by whatever means, and lets out no ``Exception``.
+        """Start the child's task: it is over when the child has ended, however that came, and raises no ``Exception``.
 
         Args:
             nursery: the supervisor's.

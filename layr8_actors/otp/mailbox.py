@@ -171,7 +171,9 @@ class Mailbox(Generic[T]):
             self._notices = []
         # Behind those notices that are queued already, and counted from them.
         earlier = sum(notice.behind for notice in self._notices)
-        queued = len(self._front or ()) + (0 if self._receive is None else self._receive.statistics().current_buffer_used)
+        queued = len(self._front or ()) + (
+            0 if self._receive is None else self._receive.statistics().current_buffer_used
+        )
         self._notices.append(_Notice(item, queued - earlier))
         self.interrupt()
 

@@ -1,4 +1,4 @@
-"""An actor whose methods never wait: no scope, no nursery while it has no helper task, and otherwise the same contract."""
+"""An actor whose methods never wait: no scope, no nursery while it has no helper task, else the same contract."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ import trio
 import trio.testing
 
 from layr8_actors.errors import ActorDied, ChildStartError, InvalidOption, NameTaken, SupervisionError
-from layr8_actors.otp import Actor, ActorRef, Call, ChildSpec, Continue, ExitKind, ExitReason, Ignore, Registry, Reply, Restart
+from layr8_actors.otp import (
+    Actor,
+    ActorRef,
+    Call,
+    ChildSpec,
+    Continue,
+    ExitKind,
+    ExitReason,
+    Ignore,
+    Registry,
+    Reply,
+    Restart,
+)
 from layr8_actors.otp.events import ChildExited, ChildIgnored, ChildRestarted, ChildStopped, StopTimeout
 from layr8_actors.otp.mailbox import Mailbox
 
@@ -98,6 +110,7 @@ def ref() -> ActorRef:
 
 def task_of(ref: ActorRef) -> trio.lowlevel.Task:
     assert ref._process is not None
+    assert ref._process.task is not None
     return ref._process.task
 
 
@@ -390,7 +403,7 @@ async def test_it_runs_without_a_supervisor_too(ref: ActorRef, log: list[Any]) -
     assert log == ["init prompt", "continued", "helped", "terminate normal"]
 
 
-async def test_a_supervised_wrapper_around_it_may_be_of_the_users_making(lab: Any, ref: ActorRef, log: list[Any]) -> None:
+async def test_a_supervised_wrapper_of_the_users_making_starts_it(lab: Any, ref: ActorRef, log: list[Any]) -> None:
     start = Unhelped.child_spec(ref, log).start
 
     async def wrapped(*, task_status: trio.TaskStatus[Any]) -> None:
@@ -402,7 +415,7 @@ async def test_a_supervised_wrapper_around_it_may_be_of_the_users_making(lab: An
     assert log == ["init prompt", "continued", "terminate shutdown"]
 
 
-async def test_a_supervised_call_of_its_start_may_be_of_the_users_making(lab: Any, ref: ActorRef, log: list[Any]) -> None:
+async def test_a_start_of_the_users_making_may_be_its_start_called(lab: Any, ref: ActorRef, log: list[Any]) -> None:
     start = Unhelped.child_spec(ref, log).start
     spec = ChildSpec("called", lambda *, task_status: start(task_status=task_status))
     async with lab.running([spec]) as supervisor:
@@ -425,5 +438,5 @@ def test_a_message_given_back_before_any_came_is_the_next() -> None:
     mailbox: Mailbox[int] = Mailbox("a", 1)
     mailbox.put_back(2)
     mailbox.put_back(1)
-    assert mailbox.put_nowait(3) is None
+    mailbox.put_nowait(3)
     assert [mailbox.get_nowait() for _ in range(3)] == [1, 2, 3]
