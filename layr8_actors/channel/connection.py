@@ -6,7 +6,6 @@ A socket that is lost is an expected end and no crash: it is reported, and Recon
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from typing import TYPE_CHECKING
 
 import trio
@@ -47,6 +46,8 @@ class Connection(Actor):
         reconnector: is told how dials end.
     """
 
+    waits = False  # but in terminate, and in tasks of their own
+
     def __init__(
         self, record: Record, connector: Connector, router: ActorRef, heartbeat: ActorRef, reconnector: ActorRef
     ) -> None:
@@ -72,7 +73,7 @@ class Connection(Actor):
                 else:
                     self._busy = True
                     self._dialling = trio.CancelScope()  # made here, so that a drop right behind finds the right one
-                    self.nursery.start_soon(self._run_link, number)
+                    self.start_soon(self._run_link, number)
             case DropLink(link=number, error=error):
                 if self._record.dialling == number:
                     self._dialling.cancel(reason="the dial was called off")
@@ -117,7 +118,7 @@ class Connection(Actor):
         self._watch_link()
         try:
             with link.scope:
-                self.nursery.start_soon(self._write, link)  # it ends when its transport or its outbox does
+                self.start_soon(self._write, link)  # it ends when its transport or its outbox does
                 await self._read(link)
             if link.farewell == "close":
                 await opened.close(timeout=options.close_timeout)
@@ -129,12 +130,16 @@ class Connection(Actor):
 
     async def _dial(self) -> Transport | Exception:
         options = self._record.options
-        deadline = trio.current_time() + options.connect_timeout
         transport: Transport | None = None
         with self._dialling:
             try:
-                with trio.fail_at(deadline):
-                    endpoint = await options.endpoint()
+                if not callable(options.api_key):
+                    endpoint = await options.endpoint()  # at once
+                else:
+                    deadline = trio.current_time() + options.connect_timeout
+                    with trio.fail_at(deadline):
+                        endpoint = await options.endpoint()
+                    endpoint = endpoint.within(max(deadline - trio.current_time(), 0.001))
             except trio.TooSlowError:
                 return ConnectFailed(options.public_url, f"no API key within {options.connect_timeout:g} s")
             except InvalidOption as error:
@@ -142,8 +147,7 @@ class Connection(Actor):
             except Exception as error:
                 # The class alone: the provider is the user's code, and its text might hold a key.
                 return ConnectFailed(options.public_url, f"asking for the API key raised {type(error).__name__}")
-            left = max(deadline - trio.current_time(), 0.001)
-            self._record.endpoint = endpoint = dataclasses.replace(endpoint, open_timeout=left)
+            self._record.endpoint = endpoint
             try:
                 transport = await self._connector.open(self.nursery, endpoint)
             except ConnectFailed as error:

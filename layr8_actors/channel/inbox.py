@@ -39,12 +39,15 @@ class Inbox(Actor):
         record: the channel's record.
     """
 
+    waits = False  # but in terminate, and in tasks of their own
+
     def __init__(self, record: Record) -> None:
         self._record = record
         self._announcing = False
 
     async def init(self) -> None:
         """Go on with what was waiting before a crash; it is first in line."""
+        self._record.lane_open = False  # a lane that was cancelled before its first step could not say so
         self._look_for_mail()
         self._start_lanes()
 
@@ -57,11 +60,11 @@ class Inbox(Actor):
         record = self._record
         backlog = record.backlog
         if not record.lane_open and record.options.callbacks.on_message and (backlog.messages or backlog.joins):
-            self.nursery.start_soon(self._deliver, record.options.callbacks)
+            self.start_soon(self._deliver, record.options.callbacks)
             record.lane_open = True
         if record.notices and not self._announcing:
             self._announcing = True
-            self.nursery.start_soon(self._announce)
+            self.start_soon(self._announce)
 
     async def handle_cast(self, message: object) -> None:
         """Put messages and notices into their lanes."""

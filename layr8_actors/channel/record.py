@@ -25,6 +25,7 @@ from .reply_deadlines import ReplyDeadlines
 from .statistics import Counters
 
 if TYPE_CHECKING:
+    from ..otp import Supervisor
     from ..transport import Endpoint
     from .link import Link
     from .messages import FramesArrived, Joined
@@ -62,7 +63,6 @@ class Record:
         "_arrived",
         "assigned_did",
         "backlog",
-        "budget_spent",
         "capabilities",
         "closing",
         "connect_requests",
@@ -92,10 +92,10 @@ class Record:
         "routed_sizes",
         "routed_so_far",
         "serializer",
+        "supervisor",
         "timeouts_in_a_row",
         "topic",
         "topic_link",
-        "tree_stopping",
         "unrouted",
         "waiting",
     )
@@ -148,8 +148,7 @@ class Record:
         # Written by the tree: why the channel ends, once it does.
         self.failure: Layr8Error | None = None
         self.closing = False
-        self.budget_spent: Callable[[], bool] = bool  # until the tree says how to tell
-        self.tree_stopping: Callable[[], bool] = bool  # likewise
+        self.supervisor: Supervisor | None = None
         self.over = trio.Event()
 
         # Inbound frames read and not handled yet, wherever they are: Connection adds, Router and Inbox take off.
@@ -230,9 +229,14 @@ class Record:
             reason: how the actor ends. Asked to stop by a tree that comes down, it is over; crashed beyond the budget,
                 it will be. An actor may be asked to stop alone: by hand, or because its start took too long.
         """
-        asked = reason.kind is ExitKind.SHUTDOWN and self.tree_stopping()
-        if asked or (not reason.clean and self.budget_spent()):
-            self.closing = True
+        tree = self.supervisor
+        if tree is None:
+            return
+        if reason.clean:
+            ends = reason.kind is ExitKind.SHUTDOWN and (not tree.running or tree.stopping)
+        else:
+            ends = tree.running and tree.restarts_used() >= tree.max_restarts
+        self.closing = self.closing or ends
 
     def end(self) -> None:
         """Mark the channel as over and release everybody who still waits; called once, when the tree is gone."""

@@ -67,6 +67,7 @@ class Router(Actor):
     """
 
     helpers = False
+    waits = False
 
     def __init__(self, record: Record, inbox: ActorRef, reconnector: ActorRef) -> None:
         self._record = record
