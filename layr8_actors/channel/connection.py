@@ -29,8 +29,8 @@ __all__ = ("Connection",)
 FRAMES_PER_TURN = 32
 """How many frames are handled before other tasks get their turn: a flood on one channel must not hold up the others.
 
-As many as Inbox hands over in a turn of its own. Measured at a flood of 300 B: fewer pay more for the turns (4.1 us of CPU
-time a message with 16, 3.5 with 32), and more for the garbage collector, which looks at all that lives at once."""
+As many as Inbox hands over in a turn of its own. Measured at a flood of 300 B: fewer pay more for the turns (4.1 us of
+CPU time a message with 16, 3.5 with 32), and more for the garbage collector, which looks at all that lives at once."""
 
 SIZE_PER_TURN = 64 * 1024
 """Likewise, as ``len()`` counts: the frame that reaches it is the last of its turn."""
