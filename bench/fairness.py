@@ -52,23 +52,26 @@ async def round_trips(channel: Channel, seconds: float) -> list[float]:
 
 async def measure(url: str, seconds: float) -> list[dict[str, Any]]:
     """The figures, one row for each kind of flood."""
-    arrived = 0
+    arrived = target = 0
+    all_there = trio.Event()
 
     def on_message(payload: Any) -> None:
         nonlocal arrived
         arrived += 1
+        if arrived == target:
+            all_there.set()
 
     def options(name: str, **more: Any) -> ChannelOptions:
         did = f"{work.TOPIC_DID}-{name}"
         return ChannelOptions(ws_url=url, api_key="bench", agent_did=did, on_event=silent, **more)
 
     async def flood(channel: Channel, size: int) -> None:
+        nonlocal target, all_there
         count = 40_000_000 // size
         while True:
-            target = arrived + count
+            target, all_there = arrived + count, trio.Event()
             await channel.send_msg("flood", {"count": count, "size": size})
-            while arrived < target:
-                await trio.sleep(0.001)
+            await all_there.wait()
 
     rows: list[dict[str, Any]] = []
     async with trio.open_nursery() as nursery:
