@@ -3,8 +3,8 @@
     python bench/fairness.py [seconds]
 
 The neutral server floods one channel with messages, as fast as they are read, and answers the other's pushes, one at a
-time. Each kind of flood lasts for ``seconds`` (3); its figures are set against those of the idle process before it. Needs
-g++ for the server. What is wanted is a p50 under 5 times that of the idle process, with messages of 300 B and of 4 KB.
+time. Each kind of flood lasts for ``seconds`` (3); its figures are set against those of the idle process before it.
+What is wanted is a p50 under 5 times that, with messages of 300 B and of 4 KB. Needs g++ for the server.
 """
 
 from __future__ import annotations
