@@ -222,8 +222,8 @@ class ActorProcess(ActorState):
         except Exception as raised:
             if error is None:
                 return self._unwrapped(raised)
-            if self._incarnation is not None:
-                self._incarnation.second_error = raised
+            assert self._incarnation is not None
+            self._incarnation.second_error = raised
         return error
 
     def _make(self) -> Actor:
