@@ -286,7 +286,7 @@ async def test_an_on_disconnect_that_never_ends_holds_up_its_own_lane_alone(call
 
 
 async def test_calls_that_wait_for_a_callback_that_hangs_are_bounded_and_still_take_turns(calls: Calls) -> None:
-    """A night of flapping behind one on_disconnect that hangs: two more calls waited for it with each drop, for ever."""
+    """A night of flapping behind one on_disconnect that hangs: two more calls waited for it with each drop."""
     events: list[Event] = []
     hangs = trio.Event()
 
