@@ -213,7 +213,7 @@ class Router(Actor):
                 record.routed_so_far = number + 1
                 if record.crashes_on_one_frame:
                     record.crashes_on_one_frame = 0
-            unrouted.popleft()
+            unrouted.pop(0)
             record.routed_so_far = 0
         if record.routed or record.routed_joins:
             self._hand_over()
