@@ -41,6 +41,7 @@ from layr8_actors.otp import (
 )
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode, FaultProxy, ProxiedConnection, ProxyStatistics
+from layr8_actors.transport import HttpProxy, TrioWebSocketConnector
 
 
 class Get(Call[int]):
@@ -245,4 +246,7 @@ async def a_network_fails_for_all_connections_or_for_one(node: CloudNode) -> Pro
         proxy.stall(connection=proxy.connections[0])
         await other.ignore_dials(accepted=False)
         ChannelOptions(ws_url=other.url, api_key="key", transport=other.connector)
+        proxied = TrioWebSocketConnector(HttpProxy("http://proxy.example.com:3128"))
+        ChannelOptions(ws_url=other.url, api_key="key", transport=proxied)
+        assert_type(HttpProxy.from_environment(other.url), HttpProxy | None)
         return proxy.statistics()
