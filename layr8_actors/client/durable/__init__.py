@@ -11,7 +11,7 @@
 #   sqlite_statements  the rules in SQL
 #   sqlite             the store over both
 #   redis_scripts      the rules in Lua
-#   redis              the store on Redis Streams; the only module that imports coredis
+#   redis              the store on Redis Streams; the only module that imports coredis, and only where a store is made
 #   worker             the loop that claims, handles and acknowledges, over any queue
 
 from .events import (
@@ -31,5 +31,6 @@ from .queue import (
     QueueOptions as QueueOptions,
     QueueStatistics as QueueStatistics,
 )
+from .redis import RedisQueue as RedisQueue, RedisStore as RedisStore
 from .sqlite import SqliteQueue as SqliteQueue, SqliteStore as SqliteStore
 from .worker import RejectMessage as RejectMessage, SnoozeMessage as SnoozeMessage, run_worker as run_worker

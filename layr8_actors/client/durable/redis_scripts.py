@@ -29,7 +29,13 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function message_of(id) return stem .. ':message:' .. id end
 local function list_of(key) return stem .. ':key:' .. key end
 
+-- The first script that needs it makes it, also after somebody has emptied the server.
+local function ensure_group()
+  if redis.call('EXISTS', stream) == 0 then redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM') end
+end
+
 local function hand_out(id)
+  ensure_group()
   local entry = redis.call('XADD', stream, '*', 'id', id)
   redis.call('HSET', message_of(id), 'state', 'ready', 'entry', entry)
 end
@@ -87,7 +93,7 @@ return 1
 # Leases that ran out come first, then what was delayed joins the stream, then come new deliveries.
 CLAIM = """
 local consumer, limit, lease, max_attempts, ran_out = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
-if redis.call('EXISTS', stream) == 0 then redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM') end
+ensure_group()
 local claimed, died = {}, {}
 
 local function take(id)

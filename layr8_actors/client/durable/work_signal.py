@@ -29,9 +29,14 @@ class WorkSignal:
         self._event.set()
         self._event = trio.Event()
 
+    @property
+    def idle(self) -> bool:
+        """True where nothing happened since the last look, and that found nothing."""
+        return self._looked == self._count
+
     async def wait(self, seconds: float) -> None:
         """Return at the first :meth:`notify` since the last look, at once if that was before, or after ``seconds``."""
-        if self._looked != self._count:
+        if not self.idle:
             await trio.lowlevel.checkpoint()
             return
         with trio.move_on_after(seconds):

@@ -8,10 +8,14 @@ import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import coredis
+
 from layr8_actors.client.durable import (
+    DurabilityWeak,
     DurableQueue,
     MemoryQueue,
     QueueOptions,
+    RedisStore,
     SqliteStore,
 )
 from layr8_actors.telemetry import Event
@@ -73,3 +77,44 @@ class SqliteKind(QueueKind):
 
     async def advance(self, seconds: float) -> None:
         self.clock.now += seconds
+
+
+class RedisKind(QueueKind):
+    """A namespace of its own in a running server. Its time is the server's, so what waits is made older instead."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.namespace = next(NAMES)
+
+    def store(self, options: QueueOptions | None = None) -> RedisStore:
+        return RedisStore(self.url, namespace=self.namespace, inbox=options, on_event=self._keep)
+
+    def _keep(self, event: Event) -> None:
+        if not isinstance(event, DurabilityWeak):
+            self.events.append(event)
+
+    @contextlib.asynccontextmanager
+    async def open(self, options: QueueOptions | None = None) -> AsyncIterator[DurableQueue]:
+        async with self.store(options) as store:
+            yield store.inbox
+
+    async def advance(self, seconds: float) -> None:
+        stem = f"{self.namespace}:{{inbox}}"
+        async with coredis.Redis.from_url(self.url) as client:
+            await client.eval(AGE, keys=[stem], args=[int(seconds * 1000)])
+
+
+AGE = """
+local stem, older = KEYS[1], tonumber(ARGV[1])
+for _, pending in ipairs(redis.call('XPENDING', stem .. ':stream', 'handlers', '-', '+', 10000)) do
+  redis.call('XCLAIM', stem .. ':stream', 'handlers', pending[2], 0, pending[1], 'IDLE', pending[3] + older, 'JUSTID')
+end
+for _, id in ipairs(redis.call('ZRANGE', stem .. ':delayed', 0, -1)) do
+  redis.call('ZINCRBY', stem .. ':delayed', -older, id)
+end
+for _, id in ipairs(redis.call('ZRANGE', stem .. ':remembered', 0, -1)) do
+  redis.call('ZINCRBY', stem .. ':remembered', -older, id)
+  redis.call('PEXPIRE', stem .. ':message:' .. id, redis.call('PTTL', stem .. ':message:' .. id) - older)
+end
+"""
