@@ -20,6 +20,7 @@ from .queue import Claimed, DurableQueue
 __all__ = ("RejectMessage", "SnoozeMessage", "run_worker")
 
 T = TypeVar("T")
+Settle = Callable[[Claimed], Awaitable[bool]]
 
 RETRY = Backoff(initial=1.0, maximum=300.0)
 """Between two attempts at a message: with 20 attempts about an hour and a half, the outage of an evening's deploy."""
@@ -140,15 +141,25 @@ class _Worker:
 
     async def take(self) -> list[_InHand]:
         """Claim as many messages as there is room for, at least one."""
-        while len(self._in_hand) >= self._concurrency:
-            self._room = trio.Event()
-            await self._room.wait()
         while True:
+            while len(self._in_hand) >= self._concurrency:
+                self._room = trio.Event()
+                await self._room.wait()
             limit = self._concurrency - len(self._in_hand)
-            taken = await self._insist(lambda: self._queue.claim(limit))  # noqa: B023
+            claims = await self._insist(functools.partial(self._queue.claim, limit))
+            taken = [self._hold(claimed) for claimed in claims if not self._is_held(claimed)]
             if taken:
-                return [self._hold(claimed) for claimed in taken]
-            await self._insist(self._queue.wait_for_work)
+                return taken
+            if not claims:
+                await self._insist(self._queue.wait_for_work)
+
+    def _is_held(self, claimed: Claimed) -> bool:
+        """Go on with a message whose lease ran out, because the store was away, and that came back to ourselves."""
+        for in_hand in self._in_hand:
+            if in_hand.claimed.id == claimed.id and not in_hand.lost:
+                in_hand.claimed = claimed
+                return True
+        return False
 
     def _hold(self, claimed: Claimed) -> _InHand:
         in_hand = _InHand(claimed, trio.CancelScope())
@@ -160,30 +171,40 @@ class _Worker:
         claimed = in_hand.claimed
         if claimed.attempt > 1:
             self._emit(MessageRedelivered(**self._about(claimed)))
-        # What holds where the handler is cancelled.
-        settle: Callable[[], Awaitable[bool]] = functools.partial(
-            self._queue.release, claimed, reason="the worker was stopped", counted=False
-        )
+        settle: Settle = self._stopped  # what holds where the handler is cancelled
         settled = False
         try:
             with in_hand.scope:
                 settle = await self._call(claimed)
             in_hand.settling = True
-            if not in_hand.lost and not await self._insist(settle):
-                self._emit(LeaseLost(**self._about(claimed)))
+            if not in_hand.lost:
+                await self._settle(in_hand, settle)
             settled = True
         finally:
             if not settled and not in_hand.lost:
                 with trio.move_on_after(GIVE_BACK_TIMEOUT, shield=True):
                     try:
-                        await settle()
+                        await settle(in_hand.claimed)
                     except StoreFailed as error:
                         self._emit(self._unavailable(error, self._queue.options.lease))
             self._in_hand.discard(in_hand)
             self._room.set()
 
-    async def _call(self, claimed: Claimed) -> Callable[[], Awaitable[bool]]:
-        """Return what is to be done with the message."""
+    async def _settle(self, in_hand: _InHand, settle: Settle) -> None:
+        while True:
+            claimed = in_hand.claimed
+            if await self._insist(functools.partial(settle, claimed)):
+                return
+            if in_hand.claimed is claimed:
+                self._emit(LeaseLost(**self._about(claimed)))
+                return
+
+    async def _stopped(self, claimed: Claimed) -> bool:
+        return await self._queue.release(claimed, reason="the worker was stopped", counted=False)
+
+    async def _call(self, claimed: Claimed) -> Settle:
+        """Run the handler and return what is to be done with the message."""
+        queue = self._queue
         try:
             await self._handler(claimed)
         except Exception as raised:
@@ -192,21 +213,19 @@ class _Worker:
             while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
                 error = error.exceptions[0]
         else:
-            return functools.partial(self._queue.acknowledge, claimed)
+            return queue.acknowledge
         match error:
             case RejectMessage():
-                return functools.partial(self._queue.bury, claimed, str(error))
-            case SnoozeMessage(seconds=seconds):
-                return functools.partial(
-                    self._queue.release, claimed, delay=seconds, reason=error.reason, counted=False
-                )
+                return functools.partial(queue.bury, reason=str(error)[:MOST_REASON])
+            case SnoozeMessage(seconds=seconds, reason=reason):
+                return functools.partial(queue.release, delay=seconds, reason=reason, counted=False)
             case _:
-                last = claimed.attempt >= self._queue.options.max_attempts
+                last = claimed.attempt >= queue.options.max_attempts
                 delay = 0.0 if last else self._backoff.delay(claimed.attempt - 1, self._random)
                 retry_in = None if last else delay
                 self._emit(HandlerFailed(**self._about(claimed), error=error, retry_in=retry_in))
                 reason = f"{type(error).__name__}: {error}"[:MOST_REASON]
-                return functools.partial(self._queue.release, claimed, delay=delay, reason=reason)
+                return functools.partial(queue.release, delay=delay, reason=reason)
 
     async def extend_leases(self) -> None:
         """Extend what is in hand at each third of the lease; cancel a handler whose message somebody else has."""
@@ -214,16 +233,17 @@ class _Worker:
         while True:
             await trio.sleep(interval)
             for in_hand in tuple(self._in_hand):
+                claimed = in_hand.claimed
                 try:
-                    held = await self._queue.extend(in_hand.claimed)
+                    held = await self._queue.extend(claimed)
                 except StoreFailed as error:
                     if error.permanent:
                         await self._fail(error)
                     self._emit(self._unavailable(error, interval))
                     break
-                if not held and not in_hand.settling and in_hand in self._in_hand:
+                if not held and not in_hand.settling and in_hand.claimed is claimed and in_hand in self._in_hand:
                     in_hand.lost = True
-                    self._emit(LeaseLost(**self._about(in_hand.claimed)))
+                    self._emit(LeaseLost(**self._about(claimed)))
                     in_hand.scope.cancel(reason="the lease was lost, somebody else has the message")
 
     async def _insist(self, action: Callable[[], Awaitable[T]]) -> T:

@@ -107,6 +107,7 @@ class RedisKind(QueueKind):
 
 AGE = """
 local stem, older = KEYS[1], tonumber(ARGV[1])
+if redis.call('EXISTS', stem .. ':stream') == 0 then return end
 for _, pending in ipairs(redis.call('XPENDING', stem .. ':stream', 'handlers', '-', '+', 10000)) do
   redis.call('XCLAIM', stem .. ':stream', 'handlers', pending[2], 0, pending[1], 'IDLE', pending[3] + older, 'JUSTID')
 end
