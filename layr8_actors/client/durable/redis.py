@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from ...errors import (
 )
 from ...otp.validation import checked_count, checked_seconds, checked_text
 from ...telemetry import Hook, emit, log_event
+from ...transport.secret import Secret
 from .events import DurabilityWeak, MessageDead
 from .memory import LEASE_RAN_OUT
 from .queue import Claimed, DeadLetter, QueueOptions, QueueStatistics, checked_put
@@ -33,6 +34,7 @@ from .work_signal import WorkSignal
 if TYPE_CHECKING:
     import coredis
     from coredis.commands import Script
+    from coredis.retry import RetryPolicy
 
 __all__ = ("RedisQueue", "RedisStore")
 
@@ -95,16 +97,12 @@ class RedisStore:
             raise InvalidOption(
                 "url", url, 'a Redis needs the extra redis: pip install "layr8-actors[redis]"'
             ) from None
-        # Not retried: the answer to the second try of a put or claim would hide what the first one did.
-        self._client: coredis.Redis[bytes] = coredis.Redis.from_url(
-            url,
-            retry_policy=coredis.retry.NoRetryPolicy(),
-            connect_timeout=command_timeout,
-            stream_timeout=command_timeout,
-        )
-        self._scripts: Mapping[str, Script[bytes]] = {
-            name: self._client.register_script(script) for name, script in SCRIPTS.items()
-        }
+        self._url = Secret(url)
+        self._timeout = command_timeout
+        self._no_retry: RetryPolicy = coredis.retry.NoRetryPolicy()
+        self._make: Callable[..., coredis.Redis[bytes]] = coredis.Redis.from_url
+        self._client: coredis.Redis[bytes] | None = None
+        self._scripts: Mapping[str, Script[bytes]] = {}
         self._errors = coredis.exceptions
         self._stack: contextlib.AsyncExitStack | None = None
         self._queues: dict[str, RedisQueue] = {}
@@ -139,20 +137,27 @@ class RedisStore:
         """
         if self._stack is not None:
             raise StoreFailed(self._address, "this store is open already; make another for another block")
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(self._client)
+        opened = False
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                nursery = await stack.enter_async_context(trio.open_nursery())
+                stop = trio.Event()
+                stack.callback(stop.set)
+                client = self._client = await self._connected(nursery, stop)
+                self._scripts = {name: client.register_script(script) for name, script in SCRIPTS.items()}
                 self._stack = stack
-                await self._look_at_the_server()
+                await self._look_at_the_server(client)
                 for queue in self._queues.values():
                     await queue.tidy("")
-            except BaseExceptionGroup as group:
+                self._stack = stack.pop_all()
+            opened = True
+        except Exception as raised:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            error = _only(raised)
+            raise self.failed(error) from error
+        finally:
+            if not opened:
                 self._stack = None
-                raise self.failed(_only(group)) from group
-            except Exception as error:
-                self._stack = None
-                raise self.failed(error) from error
-            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -161,19 +166,46 @@ class RedisStore:
         """Give up the name of this consumer where it holds nothing, and close the connections; a second at most."""
         stack = self._stack
         assert stack is not None
-        with trio.move_on_after(1.0, shield=True):
-            for queue in self._queues.values():
-                try:
-                    await queue.tidy(self.consumer)
-                except StoreFailed:
-                    break  # the server is gone; a later consumer deletes the name
-        self._stack = None
         try:
-            await stack.__aexit__(kind, error, traceback)
-        except BaseExceptionGroup as group:
-            # coredis has a nursery, which wraps what the block raised; it is to come out as itself.
-            if _only(group) is not error:
-                raise
+            with trio.move_on_after(1.0, shield=True):
+                for queue in self._queues.values():
+                    await queue.tidy(self.consumer)
+        except StoreFailed:
+            pass  # the server is gone; a later consumer deletes the name
+        finally:
+            self._stack = None
+            try:
+                await stack.__aexit__(kind, error, traceback)
+            except BaseExceptionGroup as group:
+                # A nursery wraps what the block raised; it is to come out as itself.
+                if _only(group) is not error:
+                    raise
+
+    async def _connected(self, nursery: trio.Nursery, stop: trio.Event) -> coredis.Redis[bytes]:
+        """Have coredis' connections held until ``stop``.
+
+        In a task of their own and shielded: were they cancelled together with the block, nothing in it could be given
+        back or acknowledged any more.
+        """
+        # Not retried: the answer to the second try of a put or claim would hide what the first one did.
+        client = self._make(
+            self._url.reveal(),
+            retry_policy=self._no_retry,
+            connect_timeout=self._timeout,
+            stream_timeout=self._timeout,
+        )
+        ready = trio.Event()
+
+        async def hold() -> None:
+            with trio.CancelScope(shield=True):
+                async with client:
+                    ready.set()
+                    await stop.wait()
+
+        # Not nursery.start: cancelled, that would wait for a task which waits for stop.
+        nursery.start_soon(hold, name=f"{self!r}: connections")
+        await ready.wait()
+        return client
 
     async def run(self, name: str, stem: str, *arguments: str | bytes | float) -> Any:
         """Run a script; for the queues.
@@ -186,15 +218,19 @@ class RedisStore:
         try:
             return await self._scripts[name](keys=[stem], args=list(arguments))
         except (self._errors.RedisError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # Cancelled while it connects, coredis says that it could not.
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise self.failed(error) from error
 
     async def wait_for_entry(self, stream: str, after: bytes, seconds: float) -> None:
         """Return when the stream has an entry after that one, or after ``seconds``; for the queues."""
-        if self._stack is None:
+        if self._stack is None or self._client is None:
             raise StoreClosed(self._address, "the store is not open; use it inside its async with block")
         try:
             await self._client.xread({stream: after}, count=1, block=max(1, int(seconds * 1000)))
         except (self._errors.RedisError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # Cancelled while it connects, coredis says that it could not.
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise self.failed(error) from error
 
     def failed(self, error: BaseException) -> StoreFailed:
@@ -215,8 +251,8 @@ class RedisStore:
             return StoreUnreachable(self._address, f"no answer ({type(error).__name__}); whether it acted is open")
         return StoreFailed(self._address, detail)
 
-    async def _look_at_the_server(self) -> None:
-        facts: Mapping[str, Any] = await self._client.info("server", "persistence", "memory")
+    async def _look_at_the_server(self, client: coredis.Redis[bytes]) -> None:
+        facts: Mapping[str, Any] = await client.info("server", "persistence", "memory")
         version = str(facts.get("redis_version", "0"))
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
             wanted = ".".join(map(str, OLDEST_REDIS))
@@ -226,7 +262,7 @@ class RedisStore:
             weak.append("appendonly is off: what came after the last snapshot goes with the server")
         else:
             try:
-                sync = (await self._client.config_get(["appendfsync"])).get(b"appendfsync", b"").decode()
+                sync = (await client.config_get(["appendfsync"])).get(b"appendfsync", b"").decode()
             except self._errors.RedisError:
                 sync = "not for us to read"
             if sync != "always":

@@ -1,4 +1,4 @@
-"""SIGKILL at random points: 20 times each here, and as often as one likes by ``python -m tests.client.durable.kills``."""
+"""SIGKILL at random points: 20 times each here, 200 times by ``python -m tests.client.durable.kills``."""
 
 from __future__ import annotations
 
