@@ -11,7 +11,8 @@
 #   sqlite_statements  the rules in SQL
 #   sqlite             the store over both
 #   redis_scripts      the rules in Lua
-#   redis              the store on Redis Streams; the only module that imports coredis, and only where a store is made
+#   redis_connection   the link to a server; the only module that imports coredis, and only where a store is made
+#   redis              the store on Redis Streams
 #   worker             the loop that claims, handles and acknowledges, over any queue
 
 from .events import (

@@ -6,35 +6,22 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 import trio
 
 from ...errors import (
     InvalidOption,
-    StoreClosed,
     StoreFailed,
-    StoreFull,
-    StoreReadOnly,
-    StoreUnreachable,
-    StoreVersion,
 )
 from ...otp.validation import checked_count, checked_seconds, checked_text
 from ...telemetry import Hook, emit, log_event
-from ...transport.secret import Secret
 from .events import DurabilityWeak, MessageDead
 from .memory import LEASE_RAN_OUT
 from .queue import Claimed, DeadLetter, QueueOptions, QueueStatistics, checked_put
-from .redis_scripts import SCRIPTS
+from .redis_connection import RedisConnection
 from .work_signal import WorkSignal
-
-if TYPE_CHECKING:
-    import coredis
-    from coredis.commands import Script
-    from coredis.retry import RetryPolicy
 
 __all__ = ("RedisQueue", "RedisStore")
 
@@ -82,29 +69,14 @@ class RedisStore:
         poll_interval: float = POLL_INTERVAL,
         on_event: Hook = log_event,
     ) -> None:
-        self._address = _address_of(url)
         checked_text("namespace", namespace)
         if "{" in namespace or "}" in namespace:
             raise InvalidOption("namespace", namespace, "a str without braces, which choose the slot in a cluster")
         self._namespace = namespace
-        checked_seconds("command_timeout", command_timeout, allow_zero=False)
+        self.connection = RedisConnection(url, checked_seconds("command_timeout", command_timeout, allow_zero=False))
         self.poll_interval = checked_seconds("poll_interval", poll_interval, allow_zero=False)
         self.on_event = on_event
         self.consumer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        try:
-            import coredis.retry  # noqa: PLC0415 - the extra is needed here and nowhere else
-        except ImportError:
-            raise InvalidOption(
-                "url", url, 'a Redis needs the extra redis: pip install "layr8-actors[redis]"'
-            ) from None
-        self._url = Secret(url)
-        self._timeout = command_timeout
-        self._no_retry: RetryPolicy = coredis.retry.NoRetryPolicy()
-        self._make: Callable[..., coredis.Redis[bytes]] = coredis.Redis.from_url
-        self._client: coredis.Redis[bytes] | None = None
-        self._scripts: Mapping[str, Script[bytes]] = {}
-        self._errors = coredis.exceptions
-        self._stack: contextlib.AsyncExitStack | None = None
         self._queues: dict[str, RedisQueue] = {}
         self.inbox = self.queue("inbox", inbox)
         """What came in and is to be handled."""
@@ -112,7 +84,7 @@ class RedisStore:
         """What is to be sent."""
 
     def __repr__(self) -> str:
-        return f"<RedisStore {self._address} {self._namespace}>"
+        return f"<RedisStore {self.connection.address} {self._namespace}>"
 
     def queue(self, name: str, options: QueueOptions | None = None) -> RedisQueue:
         """Return the queue of that name, for programs that need more than the two.
@@ -135,37 +107,19 @@ class RedisStore:
             StoreFailed: StoreUnreachable, StoreVersion, StoreReadOnly or StoreFull; or itself where the password is
                 refused. Each says what to do.
         """
-        if self._stack is not None:
-            raise StoreFailed(self._address, "this store is open already; make another for another block")
-        opened = False
-        try:
-            async with contextlib.AsyncExitStack() as stack:
-                nursery = await stack.enter_async_context(trio.open_nursery())
-                stop = trio.Event()
-                stack.callback(stop.set)
-                client = self._client = await self._connected(nursery, stop)
-                self._scripts = {name: client.register_script(script) for name, script in SCRIPTS.items()}
-                self._stack = stack
-                await self._look_at_the_server(client)
-                for queue in self._queues.values():
-                    await queue.tidy("")
-                self._stack = stack.pop_all()
-            opened = True
-        except Exception as raised:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            error = _only(raised)
-            raise self.failed(error) from error
-        finally:
-            if not opened:
-                self._stack = None
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.connection)
+            for detail in await self.connection.weaknesses():
+                emit(self.on_event, DurabilityWeak(at=trio.current_time(), queue=self._namespace, detail=detail))
+            for queue in self._queues.values():
+                await queue.tidy("")
+            stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give up the name of this consumer where it holds nothing, and close the connections; a second at most."""
-        stack = self._stack
-        assert stack is not None
         try:
             with trio.move_on_after(1.0, shield=True):
                 for queue in self._queues.values():
@@ -173,105 +127,7 @@ class RedisStore:
         except StoreFailed:
             pass  # the server is gone; a later consumer deletes the name
         finally:
-            self._stack = None
-            try:
-                await stack.__aexit__(kind, error, traceback)
-            except BaseExceptionGroup as group:
-                # A nursery wraps what the block raised; it is to come out as itself.
-                if _only(group) is not error:
-                    raise
-
-    async def _connected(self, nursery: trio.Nursery, stop: trio.Event) -> coredis.Redis[bytes]:
-        """Have coredis' connections held until ``stop``.
-
-        In a task of their own and shielded: were they cancelled together with the block, nothing in it could be given
-        back or acknowledged any more.
-        """
-        # Not retried: the answer to the second try of a put or claim would hide what the first one did.
-        client = self._make(
-            self._url.reveal(),
-            retry_policy=self._no_retry,
-            connect_timeout=self._timeout,
-            stream_timeout=self._timeout,
-        )
-        ready = trio.Event()
-
-        async def hold() -> None:
-            with trio.CancelScope(shield=True):
-                async with client:
-                    ready.set()
-                    await stop.wait()
-
-        # Not nursery.start: cancelled, that would wait for a task which waits for stop.
-        nursery.start_soon(hold, name=f"{self!r}: connections")
-        await ready.wait()
-        return client
-
-    async def run(self, name: str, stem: str, *arguments: str | bytes | float) -> Any:
-        """Run a script; for the queues.
-
-        Raises:
-            StoreFailed: as the server, or its absence, said.
-        """
-        if self._stack is None:
-            raise StoreClosed(self._address, "the store is not open; use it inside its async with block")
-        try:
-            return await self._scripts[name](keys=[stem], args=list(arguments))
-        except (self._errors.RedisError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            # Cancelled while it connects, coredis says that it could not.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            raise self.failed(error) from error
-
-    async def wait_for_entry(self, stream: str, after: bytes, seconds: float) -> None:
-        """Return when the stream has an entry after that one, or after ``seconds``; for the queues."""
-        if self._stack is None or self._client is None:
-            raise StoreClosed(self._address, "the store is not open; use it inside its async with block")
-        try:
-            await self._client.xread({stream: after}, count=1, block=max(1, int(seconds * 1000)))
-        except (self._errors.RedisError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            # Cancelled while it connects, coredis says that it could not.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            raise self.failed(error) from error
-
-    def failed(self, error: BaseException) -> StoreFailed:
-        """Return the error of this package that says what an error of coredis means."""
-        if isinstance(error, StoreFailed):
-            return error
-        errors = self._errors
-        detail = str(error) or type(error).__name__
-        if isinstance(error, (errors.AuthenticationError, errors.AuthorizationError)):
-            return StoreFailed(self._address, "the server refuses the user or password, or does not allow this user")
-        if isinstance(error, errors.ReadOnlyError):
-            return StoreReadOnly(self._address, "this server is a replica; give the address of the primary")
-        if detail.startswith("OOM") or "maxmemory" in detail:
-            return StoreFull(self._address, "the server's memory is used up; raise maxmemory, or handle what waits")
-        if detail.startswith("MISCONF") or "unable to persist" in detail.lower():
-            return StoreFull(self._address, "the server cannot write to its disk and takes nothing; see its log")
-        if isinstance(error, (errors.ConnectionError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)):
-            return StoreUnreachable(self._address, f"no answer ({type(error).__name__}); whether it acted is open")
-        return StoreFailed(self._address, detail)
-
-    async def _look_at_the_server(self, client: coredis.Redis[bytes]) -> None:
-        facts: Mapping[str, Any] = await client.info("server", "persistence", "memory")
-        version = str(facts.get("redis_version", "0"))
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
-            wanted = ".".join(map(str, OLDEST_REDIS))
-            raise StoreVersion(self._address, f"the server is Redis {version}, {wanted} is needed")
-        weak: list[str] = []
-        if int(facts.get("aof_enabled", 0)) != 1:
-            weak.append("appendonly is off: what came after the last snapshot goes with the server")
-        else:
-            try:
-                sync = (await client.config_get(["appendfsync"])).get(b"appendfsync", b"").decode()
-            except self._errors.RedisError:
-                sync = "not for us to read"
-            if sync != "always":
-                weak.append(f"appendfsync is {sync}: a power cut may take the last messages")
-        policy = str(facts.get("maxmemory_policy", ""))
-        if int(facts.get("maxmemory", 0)) and policy != "noeviction":
-            weak.append(f"maxmemory-policy is {policy}: it may evict messages")
-        for detail in weak:
-            emit(self.on_event, DurabilityWeak(at=trio.current_time(), queue=self._namespace, detail=detail))
+            await self.connection.__aexit__(kind, error, traceback)
 
 
 class RedisQueue:
@@ -310,10 +166,12 @@ class RedisQueue:
         await trio.lowlevel.checkpoint_if_cancelled()
         count = self._signal.looked()
         # Cancelled half-way, what was claimed would be in nobody's hands for a lease. command_timeout bounds it.
+        answer: list[Any] = []
         with trio.CancelScope(shield=True):
-            rows, died, wait, self._last_entry = await self._run(
+            answer = await self._run(
                 "claim", self._store.consumer, limit, self._lease, self._options.max_attempts, LEASE_RAN_OUT
             )
+        rows, died, wait, self._last_entry = answer
         self._next_due = None if wait < 0 else trio.current_time() + wait / 1000
         if len(rows) < limit:
             self._signal.found_nothing(count)
@@ -368,7 +226,7 @@ class RedisQueue:
         if not self._signal.idle:
             await trio.lowlevel.checkpoint()
             return
-        await self._store.wait_for_entry(f"{self._stem}:stream", self._last_entry, seconds)
+        await self._store.connection.wait_for_entry(f"{self._stem}:stream", self._last_entry, seconds)
 
     async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters, the oldest first."""
@@ -413,7 +271,7 @@ class RedisQueue:
         return max(1, int(self._options.lease * 1000))
 
     async def _run(self, script: str, *arguments: str | bytes | float) -> Any:
-        return await self._store.run(script, self._stem, *arguments)
+        return await self._store.connection.run(script, self._stem, *arguments)
 
     def _report(self, died: list[list[bytes]]) -> None:
         for id, attempts, reason in died:
@@ -427,25 +285,3 @@ class RedisQueue:
             emit(self._store.on_event, event)
         if died:
             self._signal.notify()
-
-
-def _address_of(url: str) -> str:
-    """The URL without user, password and query."""
-    allowed = "redis://host[:port][/db], rediss://... or unix://path"
-    if not isinstance(url, str):
-        raise InvalidOption("url", url, allowed)
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        raise InvalidOption("url", url, allowed) from None
-    if parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.path):
-        raise InvalidOption("url", url, allowed)
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
-
-
-def _only(error: BaseException) -> BaseException:
-    """What a group of one wraps."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

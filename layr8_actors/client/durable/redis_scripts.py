@@ -249,7 +249,7 @@ end
 return deleted
 """
 
-SCRIPTS = {
+BODIES = {
     "put": PUT,
     "claim": CLAIM,
     "extend": EXTEND,
@@ -262,4 +262,4 @@ SCRIPTS = {
     "statistics": STATISTICS,
     "tidy": TIDY,
 }
-SCRIPTS = {name: PRELUDE + script for name, script in SCRIPTS.items()}
+SCRIPTS = {name: PRELUDE + script for name, script in BODIES.items()}

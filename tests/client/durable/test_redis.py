@@ -45,6 +45,14 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def little_for_the_garbage_collector_to_look_at() -> Iterator[None]:
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def buffers_are_collected_here_and_not_in_another_test() -> Iterator[None]:
     yield
