@@ -143,8 +143,9 @@ class RedisConnection:
         return await self._ask(call)
 
     async def wait_for_entry(self, stream: str, after: bytes, seconds: float) -> None:
-        """Return when the stream has an entry after that one, or after ``seconds``."""
+        """Return when the stream has an entry after that one, or after ``seconds`` at the latest."""
         client = self._opened()
+        seconds = min(seconds, self._timeout / 2)  # beyond the timeout the server would be taken for dead
 
         async def call() -> Any:
             return await client.xread({stream: after}, count=1, block=max(1, int(seconds * 1000)))

@@ -97,7 +97,7 @@ async def run_worker(
         task_status: told as soon as it runs.
 
     Raises:
-        StoreFailed: one that does not pass by itself. The supervisor decides.
+        StoreFailed: one that does not pass by itself. The supervisor decides. What ``ready`` raises ends it too.
         InvalidOption: a value that is not allowed.
     """
     checked_count("concurrency", concurrency, minimum=1)
@@ -108,7 +108,7 @@ async def run_worker(
         task_status.started()
         while True:
             if ready is not None:
-                await ready()
+                await worker.wait_until(ready)
             # No checkpoint between a claim and its tasks: cancelled, each task gives its own message back.
             for in_hand in await worker.take():
                 nursery.start_soon(worker.handle, in_hand, name=f"{queue.name}: {in_hand.claimed.id}")
@@ -137,7 +137,14 @@ class _Worker:
         self._in_hand: set[_InHand] = set()
         self._room = trio.Event()
         self.cancel_scope: trio.CancelScope | None = None
-        self.failure: StoreFailed | None = None
+        self.failure: Exception | None = None
+
+    async def wait_until(self, ready: Callable[[], Awaitable[object]]) -> None:
+        """Await the user's function; what it raises ends the worker."""
+        try:
+            await ready()
+        except Exception as error:
+            await self._fail(error)
 
     async def take(self) -> list[_InHand]:
         """Claim as many messages as there is room for, at least one."""
@@ -261,12 +268,12 @@ class _Worker:
             self._emit(self._unavailable(error, delay))
             await trio.sleep(delay)
 
-    async def _fail(self, error: StoreFailed) -> NoReturn:
+    async def _fail(self, error: Exception) -> NoReturn:
         """End the worker with an error as itself, instead of in a group with its like from other tasks."""
         if self.failure is None:
             self.failure = error
         assert self.cancel_scope is not None
-        self.cancel_scope.cancel(reason=f"the store failed: {type(error).__name__}")
+        self.cancel_scope.cancel(reason=f"the worker ends with {type(error).__name__}")
         await trio.sleep_forever()
         raise AssertionError
 

@@ -21,7 +21,7 @@ IDS = ["k1", "k2", "k3", "j1", "j2", "a", "b", "c"]
 """Those of two letters have the first as their key."""
 
 id = st.sampled_from(IDS)
-EXAMPLES = settings().max_examples // 3
+EXAMPLES = settings().max_examples // 4
 
 claim_number = st.integers(0, 7)
 steps = st.lists(

@@ -272,6 +272,12 @@ async def test_what_another_machine_puts_wakes_whoever_waits_at_once(kind: Redis
                 await other.inbox.put("a", b"")
 
 
+async def test_waiting_for_longer_than_the_timeout_is_not_taken_for_a_dead_server(kind: RedisKind):
+    async with RedisStore(kind.url, namespace=kind.namespace, poll_interval=60, command_timeout=1) as store:
+        assert await store.inbox.claim(1) == []
+        await store.inbox.wait_for_work()
+
+
 async def test_a_claim_is_a_delivery_to_the_group_and_the_name_of_a_consumer_goes_with_it(kind: RedisKind):
     stream = f"{kind.namespace}:{{inbox}}:stream"
     async with coredis.Redis.from_url(kind.url) as client:

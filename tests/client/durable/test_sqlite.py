@@ -308,6 +308,32 @@ async def test_puts_that_wait_at_the_same_time_are_one_transaction(path: Path):
         assert await store.inbox.statistics() == QueueStatistics(ready=100)
 
 
+async def test_no_call_but_a_count_reads_the_whole_table(path: Path):
+    async with quick(path, inbox=QueueOptions(max_attempts=2)) as store:
+        statements: list[str] = []
+        await store.submit(lambda connection: connection.set_trace_callback(statements.append))
+        for id in ("a", "b", "k1", "k2"):
+            await store.inbox.put(id, b"", key="k" if len(id) > 1 else None)
+        a, b, k1 = await store.inbox.claim(5)
+        await store.inbox.extend(a)
+        await store.inbox.acknowledge(a)
+        await store.inbox.acknowledge(k1)
+        await store.inbox.release(b, delay=10)
+        (k2,) = await store.inbox.claim(5)
+        await store.inbox.bury(k2, "no")
+        await store.inbox.dead_letters()
+        await store.inbox.retry_dead("k2")
+        await store.inbox.discard_dead("k2")
+        await store.submit(lambda connection: connection.set_trace_callback(None))
+        traced = {text for text in statements if text.startswith(("SELECT", "UPDATE", "DELETE"))}
+        assert len(traced) > 20
+
+        def plans(connection: sqlite3.Connection) -> list[str]:
+            return [f"{row[3]}: {text}" for text in traced for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+
+        assert [plan for plan in await store.submit(plans) if plan.startswith("SCAN")] == []
+
+
 async def test_only_one_thread_at_a_time_has_the_connection_and_none_is_left(path: Path):
     async with quick(path) as store:
         inside = 0

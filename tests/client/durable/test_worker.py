@@ -25,7 +25,7 @@ from layr8_actors.client.durable import (
     StoreUnavailable,
     run_worker,
 )
-from layr8_actors.errors import InvalidOption, StoreCorrupt, StoreUnreachable
+from layr8_actors.errors import ChannelClosed, InvalidOption, StoreCorrupt, StoreUnreachable
 from layr8_actors.otp import Backoff, ChildSpec, Supervisor
 from layr8_actors.telemetry import Event
 
@@ -400,6 +400,18 @@ async def test_nothing_is_claimed_before_the_link_is_ready():
         nursery.start_soon(join)
         nursery.start_soon(functools.partial(work, queue, handler, 100, ready=joined.wait))
     assert sent == [60]
+
+
+async def test_what_the_link_says_instead_of_being_ready_ends_the_worker_as_itself():
+    queue = FlakyQueue()
+    closed = ChannelClosed("the channel was closed")
+
+    async def ready() -> None:
+        raise closed
+
+    with pytest.raises(ChannelClosed) as raised:
+        await run_worker(queue, queue.acknowledge, ready=ready)
+    assert raised.value is closed
 
 
 async def test_it_is_a_child_of_a_supervisor_that_starts_it_again():
