@@ -25,9 +25,8 @@ from .work_signal import WorkSignal
 
 __all__ = ("RedisQueue", "RedisStore")
 
-COMMAND_TIMEOUT = 5.0  # redis-py: the socket_timeout its manual recommends; a script of ours takes a millisecond
+COMMAND_TIMEOUT = 5.0  # ours: a script takes a millisecond, a server that saves or fails over some seconds
 POLL_INTERVAL = 1.0  # as for SQLite
-OLDEST_REDIS = (7, 0)  # what Debian 12 has and what is tested
 CONSUMER_FORGOTTEN = 86_400_000
 """Milliseconds after which the name of a consumer that holds nothing is deleted; it was killed."""
 
@@ -40,8 +39,8 @@ class RedisStore:
     message is when its ``put`` returns is up to the server: ``appendonly yes`` and ``appendfsync always`` keep it over
     a power cut, ``everysec`` may lose a second; what is less is a
     :class:`~layr8_actors.client.durable.events.DurabilityWeak` event. The server must not evict keys
-    (``maxmemory-policy noeviction``). A cluster works, each queue is in one slot of it; a failover to a replica may
-    lose what was not replicated yet.
+    (``maxmemory-policy noeviction``). A failover to a replica may lose what was not replicated yet. It is a client of
+    one server, not of a Redis Cluster, though all keys of a queue are in one slot.
 
     Args:
         url: ``redis://[user:password@]host[:port][/db]``, ``rediss://`` for TLS, or ``unix://path``. The password is

@@ -68,7 +68,9 @@ class SqliteKind(QueueKind):
 
     def store(self, options: QueueOptions | None = None) -> SqliteStore:
         # Not power_safe: no test cuts the power, and the disk of the machine would be what is measured.
-        return SqliteStore(self.path, inbox=options, power_safe=False, clock=self.clock, on_event=self.events.append)
+        return SqliteStore(
+            self.path, inbox=options, power_safe=False, poll_interval=60, clock=self.clock, on_event=self.events.append
+        )
 
     @contextlib.asynccontextmanager
     async def open(self, options: QueueOptions | None = None) -> AsyncIterator[DurableQueue]:
