@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from .handlers import Handler
     from .record import Record
 
-__all__ = ("Dispatcher",)
+__all__ = ("LAST_WORDS", "Dispatcher")
+
+LAST_WORDS = 1.0
+"""Seconds beyond the handlers' grace in which the node is told of what was cut off; ours, they wait for room alone."""
 
 INTERRUPTED = "the agent stopped before it was done with the message"
 
@@ -67,9 +70,12 @@ class Dispatcher(Actor):
             if inbound.scope is not None:
                 inbound.scope.cancel(reason="the client ends")
         if reason.clean:
-            while record.running:
+            if record.running:
                 self._idle = trio.Event()
-                await self._idle.wait()
+                with trio.move_on_after(record.config.shutdown_grace):
+                    await self._idle.wait()
+            for inbound in list(record.running):
+                await self._interrupted(inbound)  # it will not be cancelled, and the channel is about to go
             for inbound in record.drain():
                 await record.settle(inbound, Status.PASS)  # nobody has begun with it: another plugin may
         else:
@@ -158,6 +164,9 @@ class Dispatcher(Actor):
 
     async def _interrupted(self, inbound: Inbound) -> None:
         record = self._record
+        if inbound.reported:
+            return
+        inbound.reported = True
         record.counters.messages_interrupted += 1
         record.report(HandlerInterrupted, inbound)
         await self._tell_failure(inbound, INTERRUPTED)

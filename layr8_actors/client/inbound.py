@@ -39,7 +39,18 @@ class Inbound:
         size: in bytes, where it was counted.
     """
 
-    __slots__ = ("handler", "interrupted", "join_ref", "message", "replies", "scope", "settled", "size", "thread")
+    __slots__ = (
+        "handler",
+        "interrupted",
+        "join_ref",
+        "message",
+        "replies",
+        "reported",
+        "scope",
+        "settled",
+        "size",
+        "thread",
+    )
 
     def __init__(
         self, message: Message, join_ref: str | None, replies: bool, handler: Handler | None, size: int = 0
@@ -52,6 +63,7 @@ class Inbound:
         self.size = size
         self.settled = False
         self.interrupted = False
+        self.reported = False  # that it was interrupted
         self.scope: trio.CancelScope | None = None
 
 

@@ -19,7 +19,7 @@ from ..channel.channel import run_channel
 from ..errors import JoinRejected, Layr8Error, RestartLimitExceeded
 from ..otp import ActorRef, AutoShutdown, ChildSpec, ChildType, Restart, Supervisor
 from ..otp.incarnation import Incarnation, incarnation_of
-from .dispatch import Dispatcher
+from .dispatch import LAST_WORDS, Dispatcher
 from .reception import Reception
 from .record import Record
 
@@ -75,7 +75,7 @@ class Tree:
                     type=ChildType.SUPERVISOR,
                     significant=True,
                 ),
-                Dispatcher.child_spec(ActorRef("dispatcher"), record, shutdown=config.shutdown_grace),
+                Dispatcher.child_spec(ActorRef("dispatcher"), record, shutdown=config.shutdown_grace + LAST_WORDS),
             ],
             auto_shutdown=AutoShutdown.ANY_SIGNIFICANT,
             max_restarts=options.max_restarts,
