@@ -78,17 +78,22 @@ class ReplyFailed(MessageEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MessageUnhandled(MessageEvent):
-    """No handler is registered for the type; the node was told ``pass``."""
+    """No handler is registered for the type; the node was told ``pass``. ``count`` is how many there were so far.
+
+    The 1st to 8th are reported, then each power of two, so that no peer can flood the log.
+    """
 
     level: ClassVar[int] = logging.WARNING
+    count: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MessageMalformed(ClientEvent):
-    """What came as a message is no DIDComm message; ``payload`` is all of it."""
+    """What came as a message is no DIDComm message; ``payload`` is all of it, ``count`` as in MessageUnhandled."""
 
     level: ClassVar[int] = logging.WARNING
     error: Exception
+    count: int
     payload: Any = dataclasses.field(repr=False)
 
 

@@ -81,8 +81,10 @@ class Reception:
     async def _refuse(self, payload: Any, error: MalformedMessage, join_ref: str | None) -> None:
         record = self._record
         record.counters.messages_malformed += 1
-        if worth_reporting(record.counters.messages_malformed):
-            record.emit(MessageMalformed(at=trio.current_time(), did=record.did, error=error, payload=payload))
+        count = record.counters.messages_malformed
+        if worth_reporting(count):
+            at = trio.current_time()
+            record.emit(MessageMalformed(at=at, did=record.did, error=error, count=count, payload=payload))
         plaintext = payload.get("plaintext")
         given = plaintext.get("id") if isinstance(plaintext, dict) else None
         message_id = given if isinstance(given, str) else ""
@@ -102,7 +104,7 @@ class Reception:
             return
         record.counters.messages_unhandled += 1
         if worth_reporting(record.counters.messages_unhandled):
-            record.report(MessageUnhandled, inbound)
+            record.report(MessageUnhandled, inbound, count=record.counters.messages_unhandled)
         await record.settle(inbound, Status.PASS)
 
     # --- joins and delegations ----------------------------------------------------------------------------------------

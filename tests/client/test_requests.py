@@ -271,7 +271,7 @@ async def test_a_request_that_survives_a_reconnect_is_answered_after_it() -> Non
         await settle()
         node.drop(ALICE)
         await node.wait_joined(ALICE, 2)
-        assert asker.outcome is None
+        assert asker.at is None
         node.deliver(ALICE, plaintext("r", RESPONSE, thid="t"))
         await settle()
         assert asker.outcome.id == "r"

@@ -158,7 +158,11 @@ async def test_one_hook_hears_client_channel_and_supervisors() -> None:
     events: list[Event] = []
     async with CloudNode(memory=True) as node:
         alice = agent(node, events=events)
-        alice.handle(REQUEST)(lambda message: 1 / 0)  # type: ignore[arg-type, return-value]
+
+        @alice.handle(REQUEST)
+        def fail(message: Message) -> None:
+            raise ValueError(message.id)
+
         async with alice:
             node.deliver(ALICE, plaintext())
             await settle()
