@@ -48,6 +48,7 @@ class Dispatcher(Actor):
     async def init(self) -> None:
         """Go on with what waits."""
         self._record.serve = self._serve
+        self._record.ending = False
         self._serve()
 
     def _serve(self) -> None:
@@ -64,6 +65,7 @@ class Dispatcher(Actor):
         record = self._record
         self._stopping = True
         record.serve = None
+        record.ending = reason.clean
         # Asked to stop, the handlers still run: each ends in its own task. After a crash they are gone.
         for inbound in record.running:
             inbound.interrupted = True

@@ -71,6 +71,8 @@ class Reception:
             await record.settle(inbound, Status.HANDLED)
         elif handler is None:
             await self._without_handler(inbound)
+        elif record.ending:
+            await record.settle(inbound, Status.PASS)  # it came while the client ends: another plugin may have it
         else:
             if record.threads.waiting >= record.config.max_queued:
                 inbound.size = len(msgspec.json.encode(payload))

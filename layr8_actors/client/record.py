@@ -60,6 +60,7 @@ class Record:
         self.delegation: Delegation | None = None
         self.replies = True  # whether the join in force wants dispatch_replies
         self.serve: Callable[[], None] | None = None  # of the dispatcher that runs
+        self.ending = False  # no dispatcher will begin with anything any more
         self._bytes_ahead = 0
         self._read_ahead_bytes = read_ahead_bytes
         self._room: trio.Event | None = None

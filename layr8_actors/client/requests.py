@@ -91,7 +91,7 @@ class Requests:
         message: Message,
         timeout: float,
         survive_reconnect: bool,
-        on_change: Callable[[], None],
+        on_wait: Callable[[], None],
     ) -> Message:
         """Send a request and wait for its response.
 
@@ -100,7 +100,7 @@ class Requests:
             message: complete, with a thread.
             timeout: seconds, sending included.
             survive_reconnect: whether to wait on when the link drops.
-            on_change: called once the request waits, and once it no longer does.
+            on_wait: called once it waits.
 
         Raises:
             Layr8Error: as :meth:`Client.request` says.
@@ -111,7 +111,7 @@ class Requests:
             raise InvalidOption("message", message, "one in whose thread no other request waits")
         pending = Pending(message, survive_reconnect)
         self._by_thread[pending.thread] = self._by_id[pending.id] = pending
-        on_change()
+        on_wait()
         try:
             with trio.move_on_after(timeout) as deadline:
                 await self._send(channel, message, pending)
@@ -120,7 +120,6 @@ class Requests:
                 raise RequestTimeout(timeout)
         finally:
             del self._by_thread[pending.thread], self._by_id[pending.id]
-            on_change()
         if pending.error is not None:
             raise pending.error
         response = pending.response

@@ -520,6 +520,7 @@ async def test_of_a_handler_that_will_not_be_cancelled_the_node_is_told_after_it
         async def handle(message: Message) -> None:
             with trio.CancelScope(shield=True):
                 await release.wait()
+            await trio.lowlevel.checkpoint()
 
         async with alice:
             node.deliver(ALICE, plaintext("m1"))
@@ -529,9 +530,27 @@ async def test_of_a_handler_that_will_not_be_cancelled_the_node_is_told_after_it
                 nursery.start_soon(alice.close)
                 await node.wait_for(lambda: statuses(node) == {"m1": ["error"]}, timeout=10)
                 assert trio.current_time() - begun == pytest.approx(3)
-                assert alice.statistics().messages_interrupted == 1
                 release.set()
             assert settled_once(node)
+            assert alice.statistics().messages_interrupted == 1
+
+
+async def test_a_client_closed_any_number_of_turns_after_a_message_came_ends_its_handler_at_once() -> None:
+    for turns in range(40):
+        async with CloudNode(memory=True) as node:
+            alice = agent(node)
+            alice.handle(REQUEST)(take_for_ever)
+            async with alice:
+                node.deliver(ALICE, plaintext("m1"))
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                begun = trio.current_time()
+            assert trio.current_time() - begun < 1
+            told = [frame.payload["status"] for frame in node.frames(ALICE, event="dispatch_reply")]
+            assert told in ([], ["pass"], ["error"])
+            statistics = alice.statistics()
+            assert len(told) + statistics.dispatch_replies_discarded == statistics.messages_received
+            assert statistics.messages_waiting == 0
 
 
 async def test_a_crash_of_the_dispatcher_loses_no_message_and_the_node_is_told_of_each() -> None:

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from layr8_actors import (
+    PASS,
     ChannelClosed,
     Client,
     Disconnected,
@@ -17,6 +18,7 @@ from layr8_actors import (
     Layr8Error,
     Message,
     NotConnected,
+    Pass,
     ProblemReportError,
     RequestTimeout,
     ServerReject,
@@ -91,9 +93,20 @@ async def test_a_request_without_a_thread_begins_one_of_its_own_id() -> None:
 
 
 @pytest.mark.parametrize("parent", ["the thread", "the id"])
-async def test_peer_bug_13_a_problem_report_with_only_a_pthid_fails_the_request_that_it_is_about(parent: str) -> None:
+@pytest.mark.parametrize("handles", [False, True])
+async def test_peer_bug_13_a_problem_report_with_only_a_pthid_fails_the_request_that_it_is_about(
+    parent: str, handles: bool
+) -> None:
     """B13: the node's own denial names only the denied thread or id, and the request timed out."""
-    async with legacy_node() as node, agent(node, BOB), agent(node) as alice, trio.open_nursery() as nursery:
+    async with legacy_node() as node:
+        alice = agent(node)
+        if handles:
+            alice.handle(REPORT)(lambda message: pytest.fail("it belongs to the request"))
+        await denied(node, alice, parent)
+
+
+async def denied(node: CloudNode, alice: Client, parent: str) -> None:
+    async with agent(node, BOB), alice, trio.open_nursery() as nursery:
         asker = Asker(nursery, alice, request_to(BOB, id="the id", thid="the thread"))
         await settle()
         body = {"code": "e.m.authz.denied", "comment": "{1} may not {2}, {3}", "args": ["alice", "echo"]}
@@ -252,6 +265,24 @@ async def test_peer_bug_02_a_dropped_link_fails_the_requests_that_wait_for_a_res
         assert alice.statistics().requests_waiting == 0
 
 
+async def test_a_request_that_a_drop_cut_off_in_its_sending_knows_whether_it_was_written() -> None:
+    async with (
+        CloudNode(memory=True, capacity=1024, capabilities=[]) as node,
+        agent(node) as alice,
+        trio.open_nursery() as nursery,
+    ):
+        node.stop_reading()
+        first = Asker(nursery, alice, request_to(ALICE, "x" * 4096))
+        await settle()
+        second = Asker(nursery, alice, request_to(ALICE))
+        await settle()
+        node.drop(reset=True)
+        await settle()
+        assert isinstance(first.outcome, Disconnected)
+        assert isinstance(second.outcome, Disconnected)
+        assert (first.outcome.written, second.outcome.written) == (True, False)
+
+
 async def test_each_request_that_a_drop_fails_gets_an_error_of_its_own() -> None:
     async with legacy_node() as node, agent(node, BOB), agent(node) as alice, trio.open_nursery() as nursery:
         askers = [Asker(nursery, alice) for _ in range(2)]
@@ -399,6 +430,23 @@ async def test_a_handler_whose_request_fails_tells_the_sender_though_the_node_ha
                 await alice.request(request_to(BOB))
             assert len(of(events, HandlerFailed)) == 1
             assert list(statuses(node, BOB).values()) == [["handled"]]
+
+
+async def test_a_handler_that_asks_through_another_client_has_not_taken_its_message() -> None:
+    carol = "did:web:node.test:carol"
+    async with strict_node() as node, echo_agent(node, carol), agent(node) as alice:
+        bob = agent(node, BOB)
+
+        @bob.handle(REQUEST)
+        async def relay(message: Message) -> Pass:
+            await alice.request(request_to(carol))
+            return PASS
+
+        async with bob:
+            node.deliver(BOB, plaintext("m1"))
+            await settle()
+            assert statuses(node, BOB)["m1"] == ["pass"]
+            assert settled_once(node)
 
 
 async def test_a_late_problem_report_is_an_event_and_answered_by_nothing() -> None:

@@ -10,7 +10,7 @@ import trio
 
 from layr8_actors import Client, ClientConfig, Disconnected, Message, RestartLimitExceeded
 from layr8_actors.client.events import HandlerFailed, HandlerInterrupted
-from layr8_actors.errors import ActorNotRunning
+from layr8_actors.errors import ActorNotRunning, SupervisorNotRunning
 from layr8_actors.otp import ChildType, format_tree
 from layr8_actors.otp.events import ChildExited
 from layr8_actors.telemetry import Event
@@ -64,6 +64,23 @@ async def test_a_channel_that_gives_up_on_its_actors_ends_the_client_with_its_ow
                     with contextlib.suppress(ActorNotRunning):
                         alice.channel.supervisor.exit_child("router", ValueError("staged"))
                     await trio.sleep(0.1)
+
+
+async def test_a_give_up_comes_out_as_itself_while_the_block_waits_for_a_reply() -> None:
+    async with CloudNode(memory=True) as node, trio.open_nursery() as nursery:
+        with pytest.raises(RestartLimitExceeded, match="heartbeat"):
+            async with agent(node, channel={"reply_timeout": 100.0}) as alice:
+                nursery.start_soon(crash_heartbeat, alice)
+                node.mute()
+                await alice.send(request_to(ALICE))
+        nursery.cancel_scope.cancel()
+
+
+async def crash_heartbeat(client: Client) -> None:
+    while True:
+        with contextlib.suppress(ActorNotRunning, SupervisorNotRunning):
+            client.channel.supervisor.exit_child("heartbeat", ValueError("staged"))
+        await trio.sleep(0.1)
 
 
 @pytest.mark.parametrize("actor", ["inbox", "router", "connection", "heartbeat", "reconnector"])
