@@ -587,14 +587,15 @@ async def test_a_dispatch_reply_that_finds_no_room_and_is_cancelled_is_told_by_t
         alice = agent(node, channel={"outbox_capacity": 1})
         async with alice, trio.open_nursery() as nursery:
             node.stop_reading()
-            for _ in range(3):
+            while not alice.channel.statistics().outbox_waiting:
                 nursery.start_soon(alice.send, request_to(ALICE, "x" * 2048))
-            await settle()
+                await settle()
             node.deliver(ALICE, plaintext("m1"))
             await settle()
-            inbox = alice.channel.supervisor
-            inbox.exit_child("inbox", ValueError("staged"))
+            sent = alice.channel.statistics().sent
+            alice.channel.supervisor.exit_child("inbox", ValueError("staged"))
             await settle()
+            assert alice.channel.statistics().sent == sent, "there is no room yet"
             node.resume()
             await trio.sleep(5)
             replies = [frame.payload for frame in node.frames(ALICE, event="dispatch_reply")]
