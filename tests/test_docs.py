@@ -180,6 +180,7 @@ FOREIGN = {
     "BaseExceptionGroup",
     "cli",
     "demo",
+    "dispatch_reply",
     "exc_info",
     "ExceptionGroup",
     "functools.partial",

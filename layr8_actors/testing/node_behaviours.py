@@ -33,10 +33,18 @@ class NodeBehaviours:
         self.rules = Rules()
         self._sockets: list[NodeSocket] = []
         self._by_did: dict[str, list[NodeChannel]] = {}
-        self.dispatches: list[Dispatch] = []
-        """What was handed to plugins that settle what they get; see :class:`DispatchingChannel`."""
-        self.stray_replies: list[Any] = []
-        """Payloads of each ``dispatch_reply`` that settled nothing."""
+        self._dispatches: list[Dispatch] = []
+        self._stray_replies: list[Any] = []
+
+    @property
+    def dispatches(self) -> list[Dispatch]:
+        """What was handed to plugins that say what became of it; see :class:`DispatchingChannel`."""
+        return self._dispatches
+
+    @property
+    def stray_replies(self) -> list[Any]:
+        """The payload of each ``dispatch_reply`` that settled nothing."""
+        return self._stray_replies
 
     def bind(self, channel: NodeChannel) -> None:
         """Note that a channel holds its DID; called by the socket when the join was accepted."""
