@@ -7,6 +7,7 @@ handler. What waits, and what is at work, is in the record: after a crash of our
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ class Dispatcher(Actor):
         self._record = record
         self._stopping = False
         self._idle: trio.Event | None = None
+        # A handler is often started by the task of another one, whose context variables are none of its business.
+        self._context = contextvars.copy_context()
 
     async def init(self) -> None:
         """Go on with what waits."""
@@ -58,7 +61,7 @@ class Dispatcher(Actor):
         if record.unsettled:
             self.nursery.start_soon(self._settle_left)
         while (inbound := record.take()) is not None:
-            self.nursery.start_soon(self._run, inbound)
+            self._context.run(self.nursery.start_soon, self._run, inbound)
 
     async def terminate(self, reason: ExitReason) -> None:
         """Cancel what is at work, and tell the node of everything that it has not been told of."""

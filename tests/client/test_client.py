@@ -18,6 +18,7 @@ from layr8_actors import (
     RestartLimitExceeded,
     ServerReject,
 )
+from layr8_actors.errors import ChildStartError
 from layr8_actors.otp import Restart, Strategy, Supervisor
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode
@@ -239,6 +240,16 @@ async def test_a_supervisor_restarts_a_client_with_the_same_handlers_and_the_sam
             assert (await alice.request(request_to(BOB, 2))).body == 2
             await settle()
             assert settled_once(node)
+
+
+async def test_a_client_is_the_child_of_one_supervisor_at_a_time() -> None:
+    async with CloudNode(memory=True) as node:
+        alice = agent(node)
+        async with Supervisor([alice.child_spec()]):
+            with pytest.raises(ChildStartError) as caught:
+                await Supervisor([alice.child_spec()]).run()
+            assert isinstance(caught.value.__cause__, AlreadyConnected)
+            await alice.connect()
 
 
 async def test_a_node_that_refuses_for_good_ends_the_client_with_join_rejected_for_its_supervisor() -> None:

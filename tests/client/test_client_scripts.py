@@ -12,7 +12,9 @@ import trio
 from hypothesis import given, settings, strategies as st
 
 from layr8_actors import PASS, Message, Pass
+from layr8_actors.channel.events import CallbackFailed
 from layr8_actors.client.events import DispatchReplyDiscarded
+from layr8_actors.otp.events import ChildExited
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode, DispatchingChannel
 from tests.client.agents import ALICE, BOB, REPORT, REQUEST, RESPONSE, agent, of, plaintext, settle
@@ -68,7 +70,7 @@ def script_ends(script: list[tuple[str, Any, str]]) -> int:
     return sum(step in ("drop", "crash topic") for step, *_ in script)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(script=st.lists(STEPS, max_size=14), in_flight=st.booleans())
 async def test_whatever_happens_the_node_is_told_once_of_each_message_on_the_join_it_came_under(
     script: list[tuple[str, Any, str]], in_flight: bool
@@ -122,3 +124,44 @@ async def test_whatever_happens_the_node_is_told_once_of_each_message_on_the_joi
             assert alice.statistics().requests_waiting == 0
         for numbers in order.values():
             assert numbers == sorted(numbers)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    ["id", "type", "from", "to", "thid", "pthid", "body", "attachments", "trace_context", "created_time"]
+)
+TYPES = st.sampled_from([REQUEST, f"{REQUEST}-of-nobody", REPORT, "no-uri", ""])
+
+
+@settings(max_examples=40)
+@given(
+    messages=st.lists(
+        st.tuples(
+            st.dictionaries(NAMES, JSON, max_size=5), st.one_of(st.just({}), st.fixed_dictionaries({"type": TYPES}))
+        )
+        | st.tuples(JSON, st.just(None)),
+        max_size=8,
+    ),
+    context=JSON,
+)
+async def test_whatever_a_peer_sends_the_node_is_told_once_of_it_and_nothing_breaks(
+    messages: list[tuple[Any, dict[str, Any] | None]], context: Any
+) -> None:
+    events: list[Event] = []
+    async with CloudNode(memory=True) as node:
+        alice = agent(node, events=events)
+        alice.handle(REQUEST)(lambda message: message.reply(RESPONSE, message.body))
+        async with alice:
+            for number, (plain, more) in enumerate(messages):
+                plaintext = plain if more is None else {"id": str(number), **plain, **more}
+                node.push(ALICE, "message", {"context": context, "plaintext": plaintext})
+            await node.wait_for(lambda: len(node.frames(ALICE, event="dispatch_reply")) >= len(messages), timeout=5)
+            await settle()
+            assert len(node.frames(ALICE, event="dispatch_reply")) == len(messages)
+            assert [event for event in events if type(event) in (CallbackFailed, ChildExited)] == []
+            assert alice.statistics().messages_received == len(messages)
+        assert node.joins(ALICE) == 1
