@@ -134,7 +134,7 @@ class Client(Registration):
         return self._tree
 
     async def connect(self) -> None:
-        """Wait until the client has joined.
+        """Wait until the client has joined, and knows what the join says of capabilities and delegated credentials.
 
         A client that runs in a nursery or under a supervisor connects by itself and goes on trying, and this waits for
         it through attempts that fail; ``async with`` calls it once, and then the first failure is raised.
@@ -149,7 +149,9 @@ class Client(Registration):
 
         Checkpoints; cancelling it changes nothing for others who wait.
         """
-        await self._running().connected().connect(self.protocols)
+        record = self._running()
+        await record.connected().connect(self.protocols)
+        await record.entered.wait()
 
     async def close(self) -> None:
         """End the run: cancel what handlers are at, tell the node, leave and close; idempotent.

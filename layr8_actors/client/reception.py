@@ -117,6 +117,7 @@ class Reception:
         record.replies = REPLY_PROTOCOL in response.get("capabilities", ())
         if record.config.parent_did:
             await self._hold(parse_delegation(response.get(DELEGATED_CREDENTIALS)))
+        record.entered.set()
 
     async def on_push(self, event: str, payload: Any) -> None:
         """Apply a push of delegated credentials; all other pushes are none of ours."""
@@ -132,6 +133,7 @@ class Reception:
     async def _hold(self, reading: Delegation | None) -> None:
         record = self._record
         before, record.delegation = record.delegation, reading
+        record.entered.set()  # before a function of the user, which may take its time
         if reading != before:
             record.emit(
                 DelegationChanged(

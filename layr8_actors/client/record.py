@@ -59,6 +59,7 @@ class Record:
         self.channel: Channel | None = None
         self.delegation: Delegation | None = None
         self.replies = True  # whether the join in force wants dispatch_replies
+        self.entered = trio.Event()  # what the first join says is known, or the end has come before
         self.serve: Callable[[], None] | None = None  # of the dispatcher that runs
         self.ending = False  # no dispatcher will begin with anything any more
         self._bytes_ahead = 0

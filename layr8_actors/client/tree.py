@@ -116,6 +116,7 @@ class Tree:
                 self.failure = error
         finally:
             self.record.requests.end("the client ended before the response came", self.failure)
+            self.record.entered.set()
             self.over.set()
         if self.failure is not None:
             raise self.failure

@@ -106,8 +106,17 @@ def test_a_reading_shows_no_credential_in_its_text() -> None:
 @pytest.mark.parametrize("says", [..., None, reading("complete"), reading("partial", "a"), reading("unread")])
 async def test_the_join_says_what_is_delegated(says: Any) -> None:
     async with lending_node(says) as node, child(node) as client:
-        await settle()
-        assert client.delegation == parse_delegation(says)
+        assert client.delegation == parse_delegation(says), "it is known when connect returns"
+
+
+async def test_a_function_that_takes_its_time_does_not_hold_up_connect() -> None:
+    async with lending_node(reading("complete", "a")) as node:
+        client = child(node)
+        client.on_delegation(lambda delegation: trio.sleep_forever())  # noqa: ASYNC105 - the client awaits it
+        begun = trio.current_time()
+        async with client:
+            assert ids(client) == ["a"]
+            assert trio.current_time() - begun < 1
 
 
 async def test_the_join_asks_for_refreshes_with_a_parent_alone_and_names_it() -> None:
