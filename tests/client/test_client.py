@@ -134,6 +134,8 @@ def test_duplicates_and_nonsense_are_refused_by_name(client: Client) -> None:
             client.handle(type)(lambda message: None)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="function"):
         client.handle(RESPONSE)("no function")  # type: ignore[type-var]
+    with pytest.raises(InvalidOption, match="on_reconnect"):
+        client.on_reconnect("no function")  # type: ignore[type-var]
     with pytest.raises(InvalidOption, match="timeout"):
         client.handle(RESPONSE, timeout=0)(lambda message: None)
 
@@ -215,6 +217,26 @@ async def test_start_link_runs_in_a_nursery_connects_by_itself_and_ends_with_it(
                 assert (await alice.request(request_to(BOB, "hi"))).body == "hi"
             nursery.cancel_scope.cancel()
         await node.wait_for(lambda: not node.connections)
+
+
+async def test_a_client_that_is_just_starting_says_that_it_is_not_connected() -> None:
+    async with CloudNode(memory=True) as node, trio.open_nursery() as nursery:
+        alice = agent(node)
+        nursery.start_soon(alice.start_link, nursery)
+        errors: list[str] = []
+        while True:
+            try:
+                assert alice.channel.assigned_did == ALICE
+                break
+            except NotConnected as error:
+                errors.append(str(error))
+                assert alice.did == ALICE
+                assert alice.capabilities == ()
+            await trio.lowlevel.checkpoint()
+        assert any("does not run" in error for error in errors)
+        assert any("not up yet" in error for error in errors)
+        await alice.connect()
+        await alice.close()
 
 
 async def test_close_ends_a_started_client_and_is_idempotent() -> None:

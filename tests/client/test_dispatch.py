@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import trio
 
-from layr8_actors import PASS, HandlerTimeout, InvalidOption, MalformedMessage, Message, Pass, ServerReject
+from layr8_actors import (
+    PASS,
+    HandlerTimeout,
+    InvalidOption,
+    MalformedMessage,
+    Message,
+    NotConnected,
+    Pass,
+    ServerReject,
+)
 from layr8_actors.client.events import (
     DispatchReplyDiscarded,
     HandlerFailed,
@@ -711,3 +720,24 @@ def test_types_of_handlers_are_what_the_annotations_say() -> None:
     ]
     assert all(callable(handler) for handler in handlers)
     assert PROTOCOL in REQUEST
+
+
+async def test_a_report_that_does_not_go_out_is_an_event() -> None:
+    events: list[Event] = []
+    async with strict_node() as node:
+        alice = agent(node, events=events)
+
+        @alice.handle(REQUEST)
+        async def handle(message: Message) -> None:
+            await trio.sleep(0.2)
+            raise ValueError("during the backoff")
+
+        async with alice:
+            node.deliver(ALICE, plaintext("m1"))
+            await settle()
+            node.drop()
+            await trio.sleep(10)
+            assert [event.message_id for event in of(events, HandlerFailed)] == ["m1"]
+            (failed,) = of(events, ReplyFailed)
+            assert isinstance(failed.error, NotConnected)
+            assert node.frames(ALICE, event="message") == []

@@ -76,6 +76,20 @@ async def test_a_give_up_comes_out_as_itself_while_the_block_waits_for_a_reply()
         nursery.cancel_scope.cancel()
 
 
+async def test_a_block_that_fails_while_the_client_gives_up_shows_both() -> None:
+    async with CloudNode(memory=True) as node, trio.open_nursery() as nursery:
+        with pytest.raises(BaseExceptionGroup, match="its block failed too") as caught:
+            async with agent(node) as alice:
+                nursery.start_soon(crash_heartbeat, alice)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise ZeroDivisionError
+        assert caught.group_contains(RestartLimitExceeded, depth=1)
+        assert caught.group_contains(ZeroDivisionError)
+        nursery.cancel_scope.cancel()
+
+
 async def crash_heartbeat(client: Client) -> None:
     while True:
         with contextlib.suppress(ActorNotRunning, SupervisorNotRunning):
