@@ -29,7 +29,7 @@ PYRIGHT = env PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BI
 
 ARGS ?=
 
-.PHONY: help demo test check lint format-check types mypy pyright imports format coverage nightly bench bench-check bench-peers bench-sdk chaos fuzz interop clean
+.PHONY: help demo test check lint format-check types mypy pyright imports format coverage nightly bench bench-check bench-peers bench-sdk chaos fuzz interop kills clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -93,7 +93,11 @@ coverage: $(VENV)/.development ## run the tests and report branch coverage; that
 
 nightly: $(VENV)/.development ## the state machines and property tests, with 2000 examples each
 	LAYR8_HYPOTHESIS_PROFILE=nightly $(call within,3000) $(BIN)/python -m pytest -o timeout=1500 -o faulthandler_timeout=1600 \
-		tests/channel/test_link_model.py tests/channel/test_channel_scripts.py tests/otp/test_supervisor_lives.py $(ARGS)
+		tests/channel/test_link_model.py tests/channel/test_channel_scripts.py tests/otp/test_supervisor_lives.py \
+		tests/client/durable/test_queue_model.py $(ARGS)
+
+kills: $(VENV)/.development ## SIGKILL a durable handler 200 times, and account for each message (ARGS="--redis --seed 7")
+	$(call within,900) $(BIN)/python -m tests.client.durable.kills $(ARGS)
 
 chaos: $(VENV)/.development ## everything that can fail, at once, for a minute (ARGS="--minutes 20 --seed 7")
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -8,6 +8,7 @@
 #   otp          supervisors and actors on Trio nurseries; knows errors and telemetry, and no Phoenix
 #   transport    the WebSocket port and its adapters; knows errors and telemetry, neither phoenix nor otp
 #   channel      Connection, Heartbeat, Router, Reconnector and their tree; knows all the above
+#   client       handlers, requests and messages on a channel; knows all the above
 #   testing      CloudNode, a node in the process, for our tests and our users'
 #   cli          the commands; the only folder that needs the cli extra
 #
@@ -30,21 +31,39 @@ from .channel import (
     Reply as Reply,
     open_channel as open_channel,
 )
+from .client import (
+    PASS as PASS,
+    Attachment as Attachment,
+    Client as Client,
+    ClientConfig as ClientConfig,
+    ClientStatistics as ClientStatistics,
+    Delegation as Delegation,
+    DelegationStatus as DelegationStatus,
+    Message as Message,
+    Pass as Pass,
+    TraceContext as TraceContext,
+)
 from .errors import (
     AlreadyConnected as AlreadyConnected,
     ChannelClosed as ChannelClosed,
     ConnectFailed as ConnectFailed,
     Disconnected as Disconnected,
+    HandlerTimeout as HandlerTimeout,
+    InvalidBody as InvalidBody,
     InvalidOption as InvalidOption,
     JoinRejected as JoinRejected,
     JoinTimeout as JoinTimeout,
     Layr8Error as Layr8Error,
     LocalProtocolError as LocalProtocolError,
+    MalformedMessage as MalformedMessage,
     NotConnected as NotConnected,
+    ProblemReportError as ProblemReportError,
     ProtocolError as ProtocolError,
     RemoteProtocolError as RemoteProtocolError,
     ReplyTimeout as ReplyTimeout,
+    RequestTimeout as RequestTimeout,
     RestartLimitExceeded as RestartLimitExceeded,
+    ServerReject as ServerReject,
     TopicDown as TopicDown,
     TransportClosed as TransportClosed,
 )

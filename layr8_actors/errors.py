@@ -25,6 +25,8 @@ __all__ = (
     "Disconnected",
     "FrameTooDeep",
     "FrameTooLarge",
+    "HandlerTimeout",
+    "InvalidBody",
     "InvalidOption",
     "JoinRejected",
     "JoinTimeout",
@@ -32,13 +34,17 @@ __all__ = (
     "LocalProtocolError",
     "MailboxFull",
     "MalformedFrame",
+    "MalformedMessage",
     "MaxChildrenReached",
     "NameTaken",
     "NotConnected",
+    "ProblemReportError",
     "ProtocolError",
     "RemoteProtocolError",
     "ReplyTimeout",
+    "RequestTimeout",
     "RestartLimitExceeded",
+    "ServerReject",
     "StoreClosed",
     "StoreCorrupt",
     "StoreFailed",
@@ -188,7 +194,10 @@ def _one_line(text: str) -> str:
 
 
 class AlreadyConnected(Layr8Error):
-    """connect was called with other protocols than those the channel has joined with; close it and open another."""
+    """connect was called with other protocols than those the channel has joined with; close it and open another.
+
+    Of a client: it runs already, so it can be neither started a second time nor given another handler.
+    """
 
 
 class NotConnected(Layr8Error):
@@ -224,6 +233,66 @@ class ReplyTimeout(Layr8Error, TimeoutError):
 
 class ChannelClosed(Layr8Error):
     """The channel has ended, by close or for the reason in ``__cause__``; open a new one."""
+
+
+# --- the client -------------------------------------------------------------------------------------------------------
+
+
+class ServerReject(Layr8Error):
+    """The node refused a message: it was not delivered, and the same message will be refused again.
+
+    ``reason`` is what the node said, without the key; the text shows the first 300 characters of it.
+    """
+
+    def __init__(self, reason: str, *, message_id: str = "") -> None:
+        self.reason = reason
+        self.message_id = message_id
+        super().__init__(f"the node refused the message: {_one_line(reason) or 'no reason given'}")
+
+
+class ProblemReportError(Layr8Error):
+    """The answer to a request is a problem report (DIDComm v2, report-problem 2.0).
+
+    ``code`` tells what kind of problem it is (``e.`` an error, ``w.`` a warning), such as ``e.m.authz.denied``.
+    ``comment`` is for people, with ``{1}`` and so on replaced by the report's own ``args``. Both are a peer's words.
+    """
+
+    def __init__(self, code: str, comment: str, arguments: tuple[str, ...] = ()) -> None:
+        self.code = code
+        self.comment = comment
+        self.arguments = arguments
+        super().__init__(f"the request was answered with a problem report: {_one_line(code)}: {_one_line(comment)}")
+
+
+class RequestTimeout(Layr8Error, TimeoutError):
+    """No response came within the request's ``timeout``; the other side may still act on it. Nothing waits for it now.
+
+    It is a :class:`TimeoutError` too, so that generic retry code treats it as one.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"no response within {seconds:g} s; the other side may have acted on the request")
+
+
+class HandlerTimeout(Layr8Error, TimeoutError):
+    """A handler was not done within its deadline and was cancelled; make it faster, or give it a longer ``timeout``."""
+
+    def __init__(self, message_type: str, seconds: float) -> None:
+        self.message_type = message_type
+        self.seconds = seconds
+        super().__init__(f"the handler of {_one_line(message_type)} was not done within {seconds:g} s")
+
+
+class MalformedMessage(RemoteProtocolError):
+    """What came as a message is no DIDComm message: no object, or without an ``id`` or a ``type`` that is a string."""
+
+
+class InvalidBody(Layr8Error, ValueError):
+    """A body is not what ``body_as`` was asked for, or an attachment cannot be decoded; the text says where.
+
+    Raised by a handler, it is told to the sender as any other failure of a handler is.
+    """
 
 
 # --- supervision and actors -------------------------------------------------------------------------------------------

@@ -35,10 +35,22 @@ import pytest
 import trio
 
 import layr8_actors
-from layr8_actors import Channel, ChannelOptions, ChannelState, ChannelStatistics, Reply, RestartLimitExceeded
+from layr8_actors import (
+    Channel,
+    ChannelOptions,
+    ChannelState,
+    ChannelStatistics,
+    Client,
+    ClientConfig,
+    ClientStatistics,
+    Message,
+    Reply,
+    RestartLimitExceeded,
+)
 from layr8_actors.channel import events as channel_events
 from layr8_actors.channel.router import Router
 from layr8_actors.channel.tree import Tree
+from layr8_actors.client import events as client_events
 from layr8_actors.client.durable import events as durable_events
 from layr8_actors.otp import Supervisor, events as otp_events, format_tree
 from layr8_actors.telemetry import Event, log_event
@@ -148,11 +160,14 @@ def test_every_guarantee_is_one_sentence_with_a_proof() -> None:
 
 PUBLIC = (
     *(f"layr8_actors{name}" for name in ("", ".errors", ".telemetry", ".phoenix", ".otp", ".otp.events")),
-    *(f"layr8_actors.{name}" for name in ("transport", "channel", "channel.events", "client.durable", "testing")),
+    *(f"layr8_actors.{name}" for name in ("transport", "channel", "channel.events", "testing")),
+    *(f"layr8_actors.{name}" for name in ("client", "client.events", "client.durable")),
 )
 VARIABLES: dict[str, type] = {
     "channel": Channel,
+    "client": Client,
     "event": Event,
+    "message": Message,
     "node": CloudNode,
     "options": ChannelOptions,
     "proxy": FaultProxy,
@@ -166,6 +181,7 @@ FOREIGN = {
     "BaseExceptionGroup",
     "cli",
     "demo",
+    "dispatch_reply",
     "exc_info",
     "ExceptionGroup",
     "functools.partial",
@@ -173,6 +189,9 @@ FOREIGN = {
     "handle_info",
     "json.dumps(dataclasses.asdict(snapshot))",
     "KeyboardInterrupt",
+    "LAYR8_AGENT_DID",
+    "LAYR8_API_KEY",
+    "LAYR8_NODE_URL",
     "Layr8.Channel",
     "listen",
     "logging",
@@ -215,7 +234,7 @@ def known_names(document: str = "") -> set[str]:
                 known.update(member for member in dir(value) if not member.startswith("_"))
                 if issubclass(value, enum.Enum):
                     known.update(str(member.value) for member in value)
-                for function in (value.__init__, *vars(value).values()):
+                for function in (value.__init__, *(member for cls in value.__mro__ for member in vars(cls).values())):
                     known.update(parameters(getattr(function, "__func__", function)))
             else:
                 known.update(parameters(value))
@@ -362,18 +381,24 @@ def test_the_structlog_recipe_hands_over_each_field(monkeypatch: pytest.MonkeyPa
 def event_types() -> list[type[Event]]:
     """Every event that is emitted: the classes below Event that are nobody's root."""
     found: list[type[Event]] = []
-    for module in (channel_events, otp_events, durable_events):
+    for module in (channel_events, client_events, durable_events, otp_events):
         for value in vars(module).values():
             if inspect.isclass(value) and issubclass(value, Event) and value.__module__ == module.__name__:
-                roots: tuple[type[Event], ...] = (channel_events.ChannelEvent, otp_events.SupervisorEvent)
-                roots += (otp_events.ChildEvent, durable_events.DurableEvent)
+                roots: tuple[type, ...] = (
+                    channel_events.ChannelEvent,
+                    client_events.ClientEvent,
+                    client_events.MessageEvent,
+                    durable_events.DurableEvent,
+                    otp_events.SupervisorEvent,
+                    otp_events.ChildEvent,
+                )
                 found.extend([value] if value not in roots else [])
     return found
 
 
 def event_table(layer: str) -> list[list[str]]:
     """The rows that docs/telemetry.md has to have for one layer."""
-    common = {"at", "topic", "path", "queue"}
+    common = {"at", "topic", "path", "did", "queue"}
     table = []
     for kind in event_types():
         if kind.layer != layer:
@@ -387,6 +412,7 @@ def event_table(layer: str) -> list[list[str]]:
     ("layer", "document", "heading"),
     [
         ("channel", "docs/telemetry.md", "Events of a channel"),
+        ("client", "docs/telemetry.md", "Events of a client"),
         ("otp", "docs/telemetry.md", "Events of a supervisor"),
         ("durable", "docs/durable.md", "Events"),
     ],
@@ -432,9 +458,26 @@ def test_the_table_of_network_faults_has_every_method_of_the_proxy() -> None:
     assert said == methods | {"ignore_dials", "answer_dials"}
 
 
+def test_the_table_of_client_options_has_every_one_with_its_default() -> None:
+    text = TEXTS["docs/client.md"]
+    table = {row[0].strip("`"): row[1] for row in rows("docs/client.md", "What you can set")}
+    for field in dataclasses.fields(ClientConfig):
+        assert f"`{field.name}`" in text
+        if isinstance(field.default, (int, float)):
+            assert table[field.name].split(" ")[0] == seconds(field.default), field.name
+
+
+def test_every_promise_of_the_client_has_a_proof() -> None:
+    table = rows("docs/client.md", "What a client promises")
+    assert len(table) > 20
+    assert [row[0] for row in table if not TEST_NAME.search(row[1])] == []
+
+
 def test_every_count_is_explained() -> None:
     named = set(spans(TEXTS["supervisor.md"])) | set(spans(TEXTS["docs/telemetry.md"]))
-    fields = dataclasses.fields(ChannelStatistics) + dataclasses.fields(ChannelState)
+    fields = (
+        dataclasses.fields(ChannelStatistics) + dataclasses.fields(ChannelState) + dataclasses.fields(ClientStatistics)
+    )
     assert {field.name for field in fields} - named == set()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .cloud_node import CAPABILITIES as CAPABILITIES, CloudNode as CloudNode
+from .dispatching_channel import Dispatch as Dispatch, DispatchingChannel as DispatchingChannel
 from .fault_connection import ProxiedConnection as ProxiedConnection
 from .fault_flow import Conditions as Conditions
 from .faults import FaultProxy as FaultProxy, ProxyStatistics as ProxyStatistics

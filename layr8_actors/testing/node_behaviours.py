@@ -13,6 +13,7 @@ import trio
 
 from ..errors import NotConnected
 from ..phoenix import PHX_REPLY, Frame, Ref
+from .dispatching_channel import Dispatch
 from .node_channel import NodeChannel
 from .node_socket import NodeSocket
 from .plugin_channel import PluginChannel
@@ -32,6 +33,18 @@ class NodeBehaviours:
         self.rules = Rules()
         self._sockets: list[NodeSocket] = []
         self._by_did: dict[str, list[NodeChannel]] = {}
+        self._dispatches: list[Dispatch] = []
+        self._stray_replies: list[Any] = []
+
+    @property
+    def dispatches(self) -> list[Dispatch]:
+        """What was handed to plugins that say what became of it; see :class:`DispatchingChannel`."""
+        return self._dispatches
+
+    @property
+    def stray_replies(self) -> list[Any]:
+        """The payload of each ``dispatch_reply`` that settled nothing."""
+        return self._stray_replies
 
     def bind(self, channel: NodeChannel) -> None:
         """Note that a channel holds its DID; called by the socket when the join was accepted."""

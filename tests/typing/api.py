@@ -8,9 +8,26 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, assert_type
 
+import msgspec
 import trio
 
-from layr8_actors import Callbacks, Channel, ChannelOptions, MessageStream, Reply, open_channel
+from layr8_actors import (
+    PASS,
+    Attachment,
+    Callbacks,
+    Channel,
+    ChannelOptions,
+    Client,
+    ClientConfig,
+    ClientStatistics,
+    Delegation,
+    Message,
+    MessageStream,
+    Pass,
+    ProblemReportError,
+    Reply,
+    open_channel,
+)
 from layr8_actors.client.durable import (
     Claimed,
     DeadLetter,
@@ -283,3 +300,51 @@ async def a_durable_queue_is_the_same_in_sqlite_in_redis_and_in_memory(claimed: 
         await run_worker(store.inbox, handle, concurrency=4, backoff=Backoff(initial=2))
         ChildSpec("inbox", functools.partial(run_worker, store.inbox, handle))
         await store.inbox.put("id", "body")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class Order(msgspec.Struct):
+    number: int
+
+
+async def a_client_is_typed_to_the_ends(nursery: trio.Nursery) -> None:
+    config = ClientConfig(node_url="https://node", api_key="k", channel={"reply_timeout": 3.0, "inbox_capacity": 10})
+    client = Client(config)
+
+    @client.handle("https://example.org/x/1.0/sync", timeout=5, accept_first=True)
+    def sync(message: Message) -> Message | None:
+        assert_type(message.body_as(Order), Order)
+        assert_type(message.body_as(Order).number, int)
+        assert_type(message.attachments, tuple[Attachment, ...] | list[Attachment] | None)
+        return message.reply("https://example.org/x/1.0/answer", {"ok": True})
+
+    @client.handle("https://example.org/x/1.0/async")
+    async def asynchronous(message: Message) -> Message | Pass | None:
+        return PASS if message.context.authorized else await client.request(message)
+
+    @client.handle_all
+    async def nothing(message: Message) -> None: ...
+
+    # The decorators leave a function what it is.
+    assert_type(sync(Message(type="t")), Message | None)
+    assert_type(await asynchronous(Message(type="t")), Message | Pass | None)
+
+    @client.on_delegation
+    def delegated(delegation: Delegation | None) -> None: ...
+
+    @client.on_disconnect
+    async def disconnected(error: Exception) -> None: ...
+
+    assert_type(client.child_spec(id="agent", restart=Restart.TRANSIENT), ChildSpec)
+    assert_type(await client.start_link(nursery), Client)
+    async with client as running:
+        assert_type(running, Client)
+        assert_type(await client.send(Message(type="t", to=["did:x:y"], body=Order(1))), Message)
+        try:
+            assert_type(await client.request(Message(type="t"), timeout=3, survive_reconnect=True), Message)
+        except ProblemReportError as error:
+            assert_type((error.code, error.comment), tuple[str, str])
+    assert_type(client.did, str)
+    assert_type(client.protocols, tuple[str, ...])
+    assert_type(client.delegation, Delegation | None)
+    assert_type(client.channel, Channel)
+    assert_type(client.statistics(), ClientStatistics)

@@ -1,0 +1,305 @@
+"""The client as its user sees it: handlers, messages, requests; a run of it is a tree of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+
+from ..channel import Channel
+from ..channel.statistics import ChannelState
+from ..errors import AlreadyConnected, InvalidOption, NotConnected, ServerReject
+from ..otp import ChildSpec, ChildType, Restart, Supervisor
+from ..otp.validation import checked_seconds
+from .block import running_client
+from .config import ClientConfig
+from .delegation import Delegation
+from .handlers import Handlers, protocols_of
+from .inbound import Status
+from .message import Message
+from .record import Record, handling
+from .registration import Registration
+from .statistics import ClientStatistics
+from .tree import Tree
+
+__all__ = ("Client",)
+
+REQUEST_TIMEOUT = 30.0
+"""Seconds that request waits by default: the Python SDK."""
+
+
+class Client(Registration):
+    """An agent on a Layr8 node: a description with its handlers, and the handle of whichever run of it is going on.
+
+    Register handlers, then run it: ``async with client:``, :meth:`start_link` in a nursery of your own, or
+    :meth:`child_spec` under a supervisor, which may run it again and again. Everybody who holds the client reaches the
+    run of the moment, as with an :class:`~layr8_actors.otp.ActorRef`. There is one run at a time.
+
+    All methods may be called from any task of the same Trio run, also from within handlers.
+
+    Args:
+        config: everything but the handlers.
+
+    Raises:
+        InvalidOption: ``config`` is not ClientConfig.
+    """
+
+    def __init__(self, config: ClientConfig) -> None:
+        if not isinstance(config, ClientConfig):
+            raise InvalidOption("config", config, "ClientConfig(...)")
+        super().__init__(Handlers(config.handler_timeout))
+        self.config = config
+        self._tree: Tree | None = None
+        self._block: AbstractAsyncContextManager[None] | None = None
+
+    def __repr__(self) -> str:
+        running = self._tree is not None and not self._tree.over.is_set()
+        return f"<Client {self.did!r} {'running' if running else 'not running'}>"
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What a join binds: the handlers' protocols, the configured ones, and problem reports'; sorted, no doubles."""
+        return protocols_of(self._handlers.types, self.config.protocols)
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Run and connect.
+
+        Raises:
+            Layr8Error: as :meth:`connect`; nothing runs then, and the client may be entered again.
+            AlreadyConnected: it runs already.
+        """
+        block = running_client(self, self._new_tree())
+        await block.__aenter__()
+        self._block = block
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        block, self._block = self._block, None
+        assert block is not None
+        return await block.__aexit__(kind, error, traceback)
+
+    async def start_link(self, nursery: trio.Nursery) -> Self:
+        """Start the client in a nursery of your own; it ends with the nursery, and its failure is the nursery's.
+
+        It connects at once, and goes on trying at the backoff; ``await client.connect()`` waits for the join.
+
+        Args:
+            nursery: runs the supervision tree.
+
+        Returns:
+            The client, whose actors run.
+
+        Raises:
+            AlreadyConnected: it runs already.
+
+        Checkpoints. Cancellation before it returns leaves nothing running. Into the nursery go RestartLimitExceeded
+        and JoinRejected, when the client gives up.
+        """
+        await nursery.start(self._run)
+        return self
+
+    def child_spec(self, *, id: str = "client", restart: Restart = Restart.PERMANENT) -> ChildSpec:
+        """Describe the client as a child of a supervisor; each (re)start is a new run with the same handlers.
+
+        The child counts as started before the join, so that a node that is away does not hold up the whole tree;
+        attempts are retried at the backoff, and ``await client.connect()`` waits for the join.
+
+        Args:
+            id: the child's id.
+            restart: permanent (OTP's default), transient or temporary.
+
+        Returns:
+            A spec of type supervisor, whose handle is this client.
+
+        Raises:
+            InvalidOption: an argument is not allowed.
+        """
+        return ChildSpec(id=id, start=self._run, restart=restart, type=ChildType.SUPERVISOR)
+
+    def _run(self, *, task_status: trio.TaskStatus[Client] = trio.TASK_STATUS_IGNORED) -> Coroutine[Any, Any, None]:
+        return self._new_tree().run(self, True, task_status)
+
+    def _new_tree(self) -> Tree:
+        if self._tree is not None and not self._tree.over.is_set():
+            raise AlreadyConnected("the client runs already; make another one from the same config")
+        self._begun = True
+        self._tree = Tree(self.config, self._handlers, self._functions, self.protocols)
+        return self._tree
+
+    async def connect(self) -> None:
+        """Wait until the client has joined, and knows what the join says of capabilities and delegated credentials.
+
+        A client that runs in a nursery or under a supervisor connects by itself and goes on trying, and this waits for
+        it through attempts that fail; ``async with`` calls it once, and then the first failure is raised.
+
+        Raises:
+            NotConnected: the client does not run.
+            ConnectFailed: the node cannot be reached or refused the upgrade (``.status``).
+            JoinTimeout: the socket opened, but the join was not answered.
+            JoinRejected: the node refused the join; ``.permanent`` tells whether trying again can help.
+            RemoteProtocolError: the node answered the join with nonsense.
+            ChannelClosed: the client has ended.
+
+        Checkpoints; cancelling it changes nothing for others who wait.
+        """
+        record = self._running()
+        await record.connected().connect(self.protocols)
+        await record.entered.wait()
+
+    async def close(self) -> None:
+        """End the run: cancel what handlers are at, tell the node, leave and close; idempotent.
+
+        Requests that wait get ChannelClosed. A client that is a permanent child is restarted by its supervisor like any
+        other that ends: use ``terminate_child`` there.
+
+        Checkpoints; a cancelled close goes on by itself. Called from within a handler it ends that handler too.
+        """
+        tree = self._tree
+        if tree is None:
+            await trio.lowlevel.checkpoint()
+            return
+        tree.request_stop()
+        await tree.over.wait()
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> Message:
+        """Send a message, and return once the node has accepted it; which is not yet delivered.
+
+        Args:
+            message: to send; ``from_`` is filled with the client's own DID where it is empty.
+
+        Returns:
+            The message as it went out.
+
+        Raises:
+            ServerReject: the node refused it.
+            InvalidOption: it is no Message.
+            LocalProtocolError: the body is not JSON.
+            NotConnected: there is no joined topic now, or the client does not run; nothing was sent.
+            Disconnected: the link went away first; ``.written`` tells what the node may know.
+            ReplyTimeout: no answer of the node within ``reply_timeout`` seconds.
+            RemoteProtocolError: the node answered with nonsense.
+            ChannelClosed: the client has ended.
+
+        Always checkpoints. Cancellation frees everything here; the node may still act on what was written.
+        """
+        channel = self._running().connected()
+        outgoing = _outgoing(message, channel)
+        reply = await channel.send_msg("message", outgoing.to_plaintext())
+        if not reply.ok:
+            raise ServerReject(reply.reason, message_id=outgoing.id)
+        return outgoing
+
+    async def request(
+        self, message: Message, *, timeout: float = REQUEST_TIMEOUT, survive_reconnect: bool = False
+    ) -> Message:
+        """Send a message and wait for its response: what comes in the same thread, or is a problem report about it.
+
+        Within a handler it tells the node ``handled`` first: a node of ``reply_protocol/1`` hands over one message at a
+        time, and would keep the response back until it is told.
+
+        Args:
+            message: to send; ``from_`` is filled as in :meth:`send`, ``thid`` with the message's own id where empty.
+            timeout: seconds for sending and waiting together; ``math.inf`` for none.
+            survive_reconnect: wait on when the link drops, for a response may come after the rejoin. By default the
+                request fails at once, since a node is not known to keep what it has for an agent that is away.
+
+        Returns:
+            The response.
+
+        Raises:
+            ProblemReportError: the response is a problem report.
+            RequestTimeout: none came in time.
+            Disconnected: the link dropped first; ``.written`` tells what the node may know.
+            InvalidOption: it is no Message, or another request waits in its thread.
+            Layr8Error: as for :meth:`send`.
+
+        Always checkpoints. However it ends, cancelled or not, nothing waits for the response any more.
+        """
+        seconds = checked_seconds("timeout", timeout, allow_infinity=True)
+        record = self._running()
+        channel = record.connected()
+        outgoing = _outgoing(message, channel)
+        if not outgoing.thid:
+            outgoing = outgoing.replace(thid=outgoing.id)
+        inbound = handling.get()
+        if inbound is not None and inbound in record.running:
+            await record.settle(inbound, Status.HANDLED)
+        return await record.requests.ask(channel, outgoing, seconds, survive_reconnect, record.make_room)
+
+    def _running(self) -> Record:
+        if self._tree is None:
+            raise NotConnected("the client does not run; use `async with client`, start_link or child_spec")
+        return self._tree.record
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def did(self) -> str:
+        """The DID that the node bound at the last join; before the first the one asked for, or ``""``."""
+        return self.config.agent_did if self._tree is None else self._tree.record.did
+
+    @property
+    def delegation(self) -> Delegation | None:
+        """The last reading of the credentials delegated to a borrowed DID; ``None`` where there is none.
+
+        It is one whole set: look at it once for each message, and a push in between mixes nothing.
+        """
+        return None if self._tree is None else self._tree.record.delegation
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What the node advertised at the last join; empty before the first."""
+        channel = None if self._tree is None else self._tree.record.channel
+        return () if channel is None else channel.capabilities
+
+    @property
+    def state(self) -> ChannelState:
+        """Where the channel stands now; never blocks.
+
+        Raises:
+            NotConnected: the client does not run.
+        """
+        return self.channel.state
+
+    @property
+    def channel(self) -> Channel:
+        """The channel of the run of now, to look at.
+
+        Raises:
+            NotConnected: the client does not run.
+        """
+        return self._running().connected()
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The supervisor of the run of now, to look at; what it supervises is the client's business.
+
+        Raises:
+            NotConnected: the client does not run.
+        """
+        self._running()
+        assert self._tree is not None
+        return self._tree.supervisor
+
+    def statistics(self) -> ClientStatistics:
+        """Counts of the run of now, or the last one, and gauges of this moment; never blocks.
+
+        Raises:
+            NotConnected: the client has not run.
+        """
+        return self._running().statistics()
+
+
+def _outgoing(message: Message, channel: Channel) -> Message:
+    if not isinstance(message, Message):
+        raise InvalidOption("message", message, "a Message")
+    return message if message.from_ else message.replace(from_=channel.assigned_did)

@@ -1,0 +1,284 @@
+"""DIDComm v2 plaintext messages: what a handler gets and returns; read without loss, whatever a sender put in."""
+
+from __future__ import annotations
+
+import builtins
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from ..errors import InvalidBody, MalformedMessage
+from .attachment import Attachment, parse_attachments
+
+__all__ = ("Message", "MessageContext", "SenderCredential", "TraceContext", "parse_message")
+
+T = TypeVar("T")
+
+_ALWAYS: Final = ("id", "type", "from", "to", "body")
+_READ: Final = frozenset((*_ALWAYS, "thid", "pthid", "created_time", "expires_time", "attachments", "trace_context"))
+
+
+class TraceContext(msgspec.Struct, frozen=True):
+    """W3C Trace Context, which a reply inherits from what it answers.
+
+    Args:
+        traceparent: version, trace id, parent id and flags.
+        tracestate: what vendors add; ``""`` for nothing.
+    """
+
+    traceparent: str
+    tracestate: str = ""
+
+
+class SenderCredential(msgspec.Struct, frozen=True):
+    """One thing that the node vouches for about a sender.
+
+    Args:
+        id: of the credential's subject.
+        name: of the subject, for people.
+    """
+
+    id: str = ""
+    name: str = ""
+
+
+class MessageContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What the node says of an inbound message, beside the message.
+
+    Args:
+        recipient: the DID that it was delivered to.
+        authorized: whether the node found the sender authorized; False too where it did not say.
+        sender_credentials: what it vouches for; older nodes write it in camelCase.
+    """
+
+    recipient: str = ""
+    authorized: bool = False
+    sender_credentials: tuple[SenderCredential, ...] = ()
+
+
+NO_CONTEXT: Final = MessageContext()
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """A DIDComm v2 plaintext message; immutable, :meth:`replace` makes a changed copy. ``repr`` shows no body.
+
+    Args:
+        type: the URI of the message's type, protocol and name, such as ``https://didcomm.org/trust-ping/2.0/ping``.
+        body: any JSON value, a msgspec Struct or a dataclass; see :meth:`body_as`.
+        to: the DIDs it goes to.
+        from_: the sender's DID; filled in when it is sent.
+        id: unique; a fresh UUID by default.
+        thid: the thread it belongs to; ``""`` where it begins one.
+        pthid: the thread that its thread was begun in.
+        created_time: epoch seconds, where the sender says so.
+        expires_time: epoch seconds after which the sender has no use for an answer; nothing here acts on it.
+        attachments: in order; ``None`` where what came could not be read, which ``unread`` explains.
+        trace_context: a reply has that of its request unless it has one of its own.
+        extra: all other fields, as they came or as they shall go out; and as they came those that are ``unread``.
+        context: what the node says of an inbound message.
+        unread: fields of an inbound message that could not be read, each with the reason; they cost nothing else.
+    """
+
+    type: str
+    body: Any = {}
+    to: tuple[str, ...] | list[str] = ()
+    from_: str = ""
+    id: str = msgspec.field(default_factory=_new_id)
+    thid: str = ""
+    pthid: str = ""
+    created_time: int | None = None
+    expires_time: int | None = None
+    attachments: tuple[Attachment, ...] | list[Attachment] | None = ()
+    trace_context: TraceContext | None = None
+    extra: Mapping[str, Any] = {}
+    context: MessageContext = NO_CONTEXT
+    unread: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        thread = f" thid={self.thid!r}" if self.thid else ""
+        return f"<Message {self.type!r} id={self.id!r}{thread} from={self.from_!r} to={list(self.to)!r}>"
+
+    @property
+    def thread(self) -> str:
+        """The thread it belongs to or begins: ``thid``, else its own id (DIDComm v2, section "Threading")."""
+        return self.thid or self.id
+
+    @property
+    def protocol(self) -> str:
+        """The type without its last segment, which is what a node routes by."""
+        return self.type.rpartition("/")[0]
+
+    def replace(self, **changes: Any) -> Message:
+        """Return a copy with some fields changed.
+
+        Args:
+            changes: the fields, by the names above.
+        """
+        return msgspec.structs.replace(self, **changes)
+
+    def reply(self, type: str, body: Any = None, **fields: Any) -> Message:
+        """Make an answer: to the sender, in the same thread, with the same trace context.
+
+        Args:
+            type: of the answer.
+            body: of the answer; ``None`` for an empty one.
+            fields: any other fields of it.
+        """
+        return Message(type=type, body={} if body is None else body, **fields).answering(self)
+
+    def answering(self, request: Message) -> Message:
+        """Return a copy in which what is empty is filled as the contract has it for replies.
+
+        Args:
+            request: what it answers: ``to`` becomes its sender, ``thid`` its thread, ``trace_context`` its own.
+        """
+        return self.replace(
+            to=self.to or ((request.from_,) if request.from_ else ()),
+            thid=self.thid or request.thread,
+            trace_context=self.trace_context or request.trace_context,
+        )
+
+    def body_as(self, kind: builtins.type[T]) -> T:
+        """Return the body as a type of yours, checked.
+
+        Args:
+            kind: a msgspec Struct, a dataclass, a TypedDict, or whatever msgspec converts JSON values into.
+
+        Raises:
+            InvalidBody: it does not fit; raised by a handler, it is told to the sender as any other failure.
+        """
+        try:
+            return msgspec.convert(self.body, kind)
+        except msgspec.ValidationError as error:
+            raise InvalidBody(f"the body of {self.type}: {error}") from None
+
+    def to_plaintext(self) -> dict[str, Any]:
+        """Return the message as it goes out: a new dict with all fields that it has, those in ``extra`` included."""
+        body = self.body
+        if not isinstance(body, dict | list | str | int | float | bool | None):
+            body = msgspec.to_builtins(body)
+        out: dict[str, Any] = {
+            "id": self.id,
+            "type": self.type,
+            "from": self.from_,
+            "to": list(self.to),
+            "body": {} if body is None else body,
+        }
+        if self.thid:
+            out["thid"] = self.thid
+        if self.pthid:
+            out["pthid"] = self.pthid
+        if self.created_time is not None:
+            out["created_time"] = self.created_time
+        if self.expires_time is not None:
+            out["expires_time"] = self.expires_time
+        if self.attachments:
+            out["attachments"] = [attachment.to_json() for attachment in self.attachments]
+        if self.trace_context is not None:
+            out["trace_context"] = {"traceparent": self.trace_context.traceparent}
+            if self.trace_context.tracestate:
+                out["trace_context"]["tracestate"] = self.trace_context.tracestate
+        for name, value in self.extra.items():
+            if not out.get(name):  # what stands there is either another field or one that was not read
+                out[name] = value
+        return out
+
+
+def parse_message(plaintext: object, context: object = None) -> Message:
+    """Read an inbound message.
+
+    Only what nobody could act on is refused. Any other field that is not what DIDComm v2 says is left out, named in
+    ``unread``, and kept in ``extra`` as it came.
+
+    Args:
+        plaintext: the DIDComm plaintext, decoded.
+        context: what the node says of it, if anything.
+
+    Raises:
+        MalformedMessage: it is no object, or its id or type is no non-empty str.
+    """
+    if not isinstance(plaintext, dict):
+        raise MalformedMessage("the plaintext of a message is not an object")
+    id, type = plaintext.get("id"), plaintext.get("type")
+    if not isinstance(id, str) or not id:
+        raise MalformedMessage("a message has no id that is a str")
+    if not isinstance(type, str) or not type:
+        raise MalformedMessage("a message has no type that is a str")
+    unread: dict[str, str] = {}
+    fields: dict[str, Any] = {}
+    for name, attribute in (("from", "from_"), ("thid", "thid"), ("pthid", "pthid")):
+        value = plaintext.get(name)
+        if isinstance(value, str):
+            fields[attribute] = value
+        elif value is not None:
+            unread[name] = "not a str"
+    to = plaintext.get("to")
+    if isinstance(to, list) and all(isinstance(did, str) for did in to):
+        fields["to"] = tuple(to)
+    elif to is not None:
+        unread["to"] = "not a list of str"
+    for name in ("created_time", "expires_time"):
+        value = plaintext.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            fields[name] = value
+        elif value is not None:
+            unread[name] = "not a whole number"
+    if plaintext.get("attachments") is not None:
+        attachments = parse_attachments(plaintext["attachments"])
+        if isinstance(attachments, str):
+            unread["attachments"] = attachments
+            fields["attachments"] = None
+        else:
+            fields["attachments"] = attachments
+    trace = plaintext.get("trace_context")
+    if trace is not None:
+        fields["trace_context"] = read = _parse_trace(trace)
+        if read is None:
+            unread["trace_context"] = "no object with a traceparent that is a str"
+    body = plaintext.get("body")
+    extra = {name: value for name, value in plaintext.items() if name not in _READ or name in unread}
+    if extra:
+        fields["extra"] = extra
+    return Message(
+        id=id,
+        type=type,
+        body={} if body is None else body,
+        context=_parse_context(context),
+        unread=unread,
+        **fields,
+    )
+
+
+def _parse_trace(value: object) -> TraceContext | None:
+    if not isinstance(value, dict) or not isinstance(value.get("traceparent"), str) or not value["traceparent"]:
+        return None
+    state = value.get("tracestate")
+    return TraceContext(value["traceparent"], state if isinstance(state, str) else "")
+
+
+def _parse_context(value: object) -> MessageContext:
+    if not isinstance(value, dict):
+        return NO_CONTEXT
+    recipient = value.get("recipient")
+    credentials = value.get("sender_credentials", value.get("senderCredentials"))
+    return MessageContext(
+        recipient=recipient if isinstance(recipient, str) else "",
+        authorized=value.get("authorized") is True,
+        sender_credentials=tuple(
+            _parse_credential(entry) for entry in (credentials if isinstance(credentials, list) else ())
+        ),
+    )
+
+
+def _parse_credential(entry: object) -> SenderCredential:
+    subject = entry.get("credential_subject", entry.get("credentialSubject")) if isinstance(entry, dict) else None
+    if not isinstance(subject, dict):
+        return SenderCredential()
+    id, name = subject.get("id"), subject.get("name", subject.get("label"))
+    return SenderCredential(id if isinstance(id, str) else "", name if isinstance(name, str) else "")

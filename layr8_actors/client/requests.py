@@ -1,0 +1,141 @@
+"""Requests that wait for their response: matched by thread, failed when the link drops, and gone with their caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import ChannelClosed, Disconnected, InvalidOption, Layr8Error, RequestTimeout, ServerReject
+from .problem_report import is_problem_report, read_problem_report
+
+if TYPE_CHECKING:
+    from ..channel import Channel
+    from .message import Message
+
+__all__ = ("Pending", "Requests")
+
+
+class Pending:
+    """One caller of request, from before the write until its outcome."""
+
+    __slots__ = ("done", "error", "id", "response", "sending", "survive_reconnect", "thread")
+
+    def __init__(self, message: Message, survive_reconnect: bool) -> None:
+        self.id = message.id
+        self.thread = message.thid
+        self.survive_reconnect = survive_reconnect
+        self.done = trio.Event()
+        self.response: Message | None = None
+        self.error: Layr8Error | None = None
+        self.sending: trio.CancelScope | None = None
+
+    def finish(self, response: Message | None, error: Layr8Error | None = None) -> None:
+        """Give the caller its outcome; only the first one counts."""
+        if not self.done.is_set():
+            self.response = response
+            self.error = error
+            self.done.set()
+            if self.sending is not None:
+                # A response proves that the node took the request, whatever became of its own answer.
+                self.sending.cancel(reason="the response is here")
+
+
+class Requests:
+    """All requests of one DID that wait; each is in the tables exactly as long as its caller waits."""
+
+    def __init__(self) -> None:
+        self._by_thread: dict[str, Pending] = {}
+        self._by_id: dict[str, Pending] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_thread)
+
+    def match(self, message: Message, *, has_handler: bool) -> Pending | None:
+        """Return the request that an inbound message answers, by its thread, else by its parent thread.
+
+        The parent thread alone counts for problem reports, since a node's own denial has nothing else; and for other
+        messages where nobody else waits for them, for a thread begun within ours may well be a conversation of its own.
+
+        Args:
+            message: the inbound message; our own request that comes back to us is no answer to itself.
+            has_handler: whether a handler is registered for that very type.
+        """
+        if not self._by_thread:
+            return None
+        pending = self._by_thread.get(message.thid) if message.thid else None
+        if pending is None and message.pthid and (not has_handler or is_problem_report(message)):
+            pending = self._by_thread.get(message.pthid) or self._by_id.get(message.pthid)
+        return None if pending is None or pending.id == message.id or pending.done.is_set() else pending
+
+    def link_lost(self, detail: str, cause: Exception | None) -> None:
+        """Fail those who do not want to wait for a rejoin, each with an error of its own."""
+        for pending in list(self._by_thread.values()):
+            # One that is just being sent is told by the channel, which knows whether it was written.
+            if not pending.survive_reconnect and pending.sending is None:
+                error = Disconnected(detail, written=True)
+                error.__cause__ = cause
+                pending.finish(None, error)
+
+    def end(self, detail: str, cause: Exception | None) -> None:
+        """Fail all, because the client ends; each with an error of its own."""
+        for pending in list(self._by_thread.values()):
+            error = ChannelClosed(detail)
+            error.__cause__ = cause
+            pending.finish(None, error)
+
+    async def ask(
+        self,
+        channel: Channel,
+        message: Message,
+        timeout: float,
+        survive_reconnect: bool,
+        on_wait: Callable[[], None],
+    ) -> Message:
+        """Send a request and wait for its response.
+
+        Args:
+            channel: to send it on.
+            message: complete, with a thread.
+            timeout: seconds, sending included.
+            survive_reconnect: whether to wait on when the link drops.
+            on_wait: called once it waits.
+
+        Raises:
+            Layr8Error: as :meth:`Client.request` says.
+
+        Checkpoints; however it ends, nothing waits for the response any more.
+        """
+        if message.thid in self._by_thread or message.id in self._by_id:
+            raise InvalidOption("message", message, "one in whose thread no other request waits")
+        pending = Pending(message, survive_reconnect)
+        self._by_thread[pending.thread] = self._by_id[pending.id] = pending
+        on_wait()
+        try:
+            with trio.move_on_after(timeout) as deadline:
+                await self._send(channel, message, pending)
+                await pending.done.wait()
+            if deadline.cancelled_caught and not pending.done.is_set():
+                raise RequestTimeout(timeout)
+        finally:
+            del self._by_thread[pending.thread], self._by_id[pending.id]
+        if pending.error is not None:
+            raise pending.error
+        response = pending.response
+        assert response is not None
+        if is_problem_report(response):
+            raise read_problem_report(response)
+        return response
+
+    async def _send(self, channel: Channel, message: Message, pending: Pending) -> None:
+        with trio.CancelScope() as pending.sending:
+            try:
+                reply = await channel.send_msg("message", message.to_plaintext())
+            except Disconnected as error:
+                if not (pending.survive_reconnect and error.written):
+                    raise
+            else:
+                if not reply.ok:
+                    raise ServerReject(reply.reason, message_id=message.id)
+        pending.sending = None
