@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .link import Waiter
     from .messages import Joined
     from .options import ChannelOptions
+    from .topics import Topics
 
 __all__ = ("Backlog",)
 
@@ -49,6 +50,7 @@ class Backlog:
         "read_by_user",
         "size",
         "taken",
+        "topics",
     )
 
     def __init__(self, options: ChannelOptions, topic: Topic, waiting: dict[str, Waiter]) -> None:
@@ -67,6 +69,8 @@ class Backlog:
         """Joins that the user has not come to, each with the count of messages that come before it."""
         self.paused = False  # written by Connection
         self.read_by_user = options.callbacks.on_message is not None
+        self.topics: Topics | None = None
+        """The further topics of the same socket, whose frames are counted here too."""
 
     # --- the bounds ---------------------------------------------------------------------------------------------------
 
@@ -77,13 +81,20 @@ class Backlog:
         because an ``on_message`` that sends and waits would otherwise wait for a reply behind the messages that wait
         for it. Where nobody reads messages it goes on too, since the oldest are dropped and the link has to be
         watched. While the topic is not joined it goes on beyond that: the answer to the join has to be read, and what
-        else comes is dropped.
+        else comes is dropped. A reply or a join that a further topic waits for counts alike.
         """
-        if self._topic.status is not TopicStatus.JOINED:
+        topics = self.topics
+        if self._topic.status is not TopicStatus.JOINED or (topics and topics.join_awaited):
             return 2 * self.read_ahead, 4 * self._bytes
-        if self._waiting or not self.read_by_user:
+        if self._waiting or (topics and topics.reply_awaited) or not (self.read_by_user or topics):
             return self.read_ahead, 2 * self._bytes
-        return self._capacity, self._bytes
+        messages, size = self.unread
+        return self._capacity + messages, self._bytes + size
+
+    @property
+    def unread(self) -> tuple[int, int]:
+        """Messages that nobody reads, and their size: they are bounded by themselves, and in no further topic's way."""
+        return (0, 0) if self.read_by_user else (len(self.messages), sum(self._sizes))
 
     @property
     def read_ahead(self) -> int:
@@ -99,6 +110,10 @@ class Backlog:
         """Whether reading has to stop: one of the figures has reached its bound."""
         frames, size = self.bounds()
         return self.frames >= frames or self.size >= size
+
+    def share_of(self, frames: int, size: int) -> float:
+        """The part of the inbox's own bounds that so much takes: by count or by bytes, whichever is more."""
+        return max(frames / self._capacity, size / self._bytes)
 
     # --- what waits ---------------------------------------------------------------------------------------------------
 
@@ -185,6 +200,12 @@ class Backlog:
         try:
             while self.full:
                 self._room = trio.Event()
-                await self._room.wait()
+                if not self.topics:
+                    await self._room.wait()
+                    continue
+                with trio.move_on_after(self.topics.patience) as scope:
+                    await self._room.wait()
+                if scope.cancelled_caught:
+                    self.topics.leave_slowest()
         finally:
             self._room = None
