@@ -39,6 +39,7 @@ class Backlog:
     __slots__ = (
         "_bytes",
         "_capacity",
+        "_held_for",
         "_room",
         "_sizes",
         "_topic",
@@ -59,6 +60,7 @@ class Backlog:
         self._topic = topic
         self._waiting = waiting
         self._room: trio.Event | None = None
+        self._held_for = 0.0  # seconds without reading, since both figures were down to half of the inbox's own bounds
         self._sizes: deque[int] = deque()  # of the messages, in the same order
         self.frames = 0
         self.size = 0
@@ -88,8 +90,16 @@ class Backlog:
             return 2 * self.read_ahead, 4 * self._bytes
         if self._waiting or (topics and topics.reply_awaited) or not (self.read_by_user or topics):
             return self.read_ahead, 2 * self._bytes
+        return self._own_bounds()
+
+    def _own_bounds(self) -> tuple[int, int]:
         messages, size = self.unread
         return self._capacity + messages, self._bytes + size
+
+    @property
+    def _eased(self) -> bool:
+        frames, size = self._own_bounds()
+        return self.frames <= frames // 2 and self.size <= size // 2
 
     @property
     def unread(self) -> tuple[int, int]:
@@ -185,6 +195,8 @@ class Backlog:
 
     def make_room(self) -> None:
         """Wake the reader if enough was handled: both figures are down to half of their bounds."""
+        if self._held_for and self._eased:
+            self._held_for = 0.0
         if self._room is not None:
             frames, size = self.bounds()
             if self.frames <= frames // 2 and self.size <= size // 2:
@@ -203,9 +215,12 @@ class Backlog:
                 if not self.topics:
                     await self._room.wait()
                     continue
-                with trio.move_on_after(self.topics.patience) as scope:
+                since = trio.current_time()
+                with trio.move_on_after(self.topics.patience - self._held_for) as scope:
                     await self._room.wait()
+                self._held_for = 0.0 if self._eased else self._held_for + trio.current_time() - since
                 if scope.cancelled_caught:
+                    self._held_for = 0.0  # whoever is next has a time of its own
                     self.topics.leave_slowest()
         finally:
             self._room = None

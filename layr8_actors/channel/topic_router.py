@@ -42,6 +42,11 @@ class TopicRouter(Router):
             leave = Frame(record.asked, record.refs.next(), record.topic.topic, PHX_LEAVE, {})
             link.post(record.serializer.encode(leave))
 
+    def _link_ended(self, number: int, error: Exception) -> None:
+        super()._link_ended(number, error)
+        if self._topic.link is not None and self._topic.link.number == number:
+            self._topic.link = None
+
     async def terminate(self, reason: ExitReason) -> None:
         """Asked to stop, and the channel is not: write what is queued and leave the topic; then as the channel's."""
         self._topic.note_exit(reason)

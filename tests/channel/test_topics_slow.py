@@ -81,6 +81,37 @@ async def test_a_topic_that_holds_up_the_others_for_reply_timeout_is_left_and_jo
             assert lost == [f"plugins:{CAROL}"]
 
 
+async def test_replies_that_others_wait_for_meanwhile_do_not_put_off_the_leave_of_a_slow_topic() -> None:
+    slow = Agent()
+    async with CloudNode(memory=True) as node, open_channel(options(node, inbox_capacity=10)) as channel:
+        await channel.connect(PROTOCOLS)
+        await join(channel, CAROL, slow)
+        other = await join(channel, DAVE)
+        slow.gate = trio.Event()
+        await flood(node, CAROL, 12)
+        began = trio.current_time()
+        while CAROL in node.dids:
+            assert not (await other.send_msg("message", plaintext(1, "did:web:nobody"))).ok
+            node.deliver(CAROL, plaintext("more", CAROL))
+            await trio.sleep(1)
+        assert 15 <= trio.current_time() - began <= 17
+
+
+async def test_a_topic_that_is_slow_now_and_then_is_not_left() -> None:
+    agent = Agent()
+    async with CloudNode(memory=True) as node, open_channel(options(node, inbox_capacity=10)) as channel:
+        await channel.connect(PROTOCOLS)
+        await join(channel, CAROL, agent)
+        for _ in range(5):
+            agent.gate = trio.Event()
+            await flood(node, CAROL, 12)
+            assert channel.statistics().reading_paused
+            await trio.sleep(10)
+            agent.gate.set()
+            await trio.sleep(1)
+        assert (len(agent.ids), agent.order, node.joins(CAROL)) == (60, [], 1)
+
+
 async def test_bytes_are_shared_and_held_against_the_topic_that_takes_most_of_them() -> None:
     slow, quick = Agent(), Agent()
     bounds = {"max_message_size": 10_000, "inbox_bytes": 20_000}
