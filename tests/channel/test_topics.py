@@ -557,6 +557,28 @@ async def test_a_topic_that_the_node_ends_fails_its_own_callers_and_is_joined_ag
         assert (await handle.send_msg("message", plaintext(1, ALICE))).ok
 
 
+async def test_what_was_queued_under_a_join_that_ended_is_not_written_under_the_next_one() -> None:
+    seen: list[Event] = []
+    async with CloudNode(memory=True, capacity=1024) as node, open_channel(options(node, events=seen)) as channel:
+        await channel.connect(PROTOCOLS)
+        handle, other = await join(channel, CAROL), await join(channel, DAVE)
+        node.stop_reading()
+        await channel.send_fire_and_forget("message", {"text": "x" * 100_000})
+        await trio.sleep(0.1)
+        await handle.send_fire_and_forget("message", plaintext("stale", ALICE))
+        await other.send_fire_and_forget("message", plaintext("kept", ALICE))
+        node.crash_topic(CAROL)
+        await until(lambda: handle.state.status is LinkStatus.WAITING, 0.5)
+        await trio.sleep(3)
+        node.resume()
+        await node.wait_joined(CAROL, 2)
+        await until(lambda: handle.state.joined)
+        assert (await handle.send_msg("message", plaintext("fresh", ALICE))).ok
+        assert [frame.payload["id"] for frame in node.frames(CAROL, event="message")] == ["fresh"]
+        assert [frame.payload["id"] for frame in node.frames(DAVE, event="message")] == ["kept"]
+        assert channel.statistics().sends_discarded == 1
+
+
 async def test_a_hung_topic_is_noticed_by_three_replies_that_do_not_come_and_joined_again_alone() -> None:
     agent, other = Agent(), Agent()
     async with CloudNode(memory=True) as node, open_channel(options(node)) as channel:

@@ -44,7 +44,7 @@ steps = st.one_of(
         st.booleans(),
     ),
     st.tuples(st.just("joins"), own, st.sampled_from(["ok", "ok", "ok", TRANSIENT, FOR_GOOD, "silence"])),
-    st.tuples(st.just("replies"), st.sampled_from([True, True, False])),
+    st.tuples(st.sampled_from(["replies", "node_reads"]), st.sampled_from([True, True, False])),
 )
 scripts = st.integers(0, 40).flatmap(lambda length: st.lists(steps, min_size=length, max_size=length))
 
@@ -182,9 +182,8 @@ class Script:
         user.left.add(life)
 
     async def step(self, name: str, *args: Any) -> None:
-        user = (
-            self.users[args[0]] if args and isinstance(args[0], int) and name not in ("wait", "turns", "drop") else None
-        )
+        of_a_user = name in ("join", "leave", "topic", "say", "send", "user", "crash", "joins")
+        user = self.users[args[0]] if of_a_user else None
         node = self.node
         match name:
             case "join" if user and not user.alive and not user.asked:
@@ -223,6 +222,10 @@ class Script:
                     pass  # it is away, or there is none of that name
             case "joins" if user:
                 node.answers[user.did] = args[1]
+            case "node_reads" if args[0]:
+                node.socket.writable.set()
+            case "node_reads":
+                node.socket.stop_reading()
             case "replies":
                 node.mute = not args[0]
 
@@ -260,6 +263,8 @@ class Script:
     async def come_to_rest(self) -> None:
         self.node.answers = dict.fromkeys(DIDS, "ok")
         self.node.mute = False
+        for socket in self.node.sockets:
+            socket.writable.set()
         for user in self.users:
             user.gate.set()
         with trio.fail_after(3000):
