@@ -31,6 +31,7 @@ class Rejoiner(Reconnector):
     def __init__(self, record: TopicRecord, router: ActorRef, inbox: ActorRef, end_topic: Callable[[], None]) -> None:
         super().__init__(record, router, router, inbox, end_topic)
         self._topic = record
+        self._joining = True  # for all we know, until we have looked
 
     def _resynchronize(self) -> None:
         record = self._topic
@@ -47,6 +48,13 @@ class Rejoiner(Reconnector):
                 ended=error if ended_link == machine.link else None,
             )
         )
+
+    def _set_alarm(self) -> None:
+        """Set the clock, as the last step of each turn; a join that is answered or given up makes room for another."""
+        super()._set_alarm()
+        joined, self._joining = self._joining, self._topic.machine.status is LinkStatus.JOINING
+        if joined and not self._joining and self._topic.channel.topics is not None:
+            self._topic.channel.topics.begin_next_join()
 
     def _serve_requests(self) -> None:
         super()._serve_requests()

@@ -39,7 +39,7 @@ class TopicRecord(Record):
             backoff=options.backoff,
             join_timeout=options.join_timeout,
             ws_url=options.public_url,
-            may_join=self._caught_up,
+            may_join=self._may_join,
         )
 
     @property
@@ -97,5 +97,10 @@ class TopicRecord(Record):
         error.__cause__ = self.failure
         return error
 
-    def _caught_up(self) -> bool:
+    def _may_join(self) -> bool:
+        return self.caught_up and (self.channel.topics is None or self.channel.topics.may_join())
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all is handled that it was left for not having handled."""
         return not (self.own_backlog.apart and self.own_backlog.read_by_user)

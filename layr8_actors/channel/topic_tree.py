@@ -110,3 +110,4 @@ class TopicTree(Tree):
         if not self.record.ends_with_channel:
             self.record.leave()  # by now it is left, unless Router crashed
             self._topics.forget(self)
+            self._topics.begin_next_join()

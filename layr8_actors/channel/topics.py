@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import AlreadyConnected, InvalidOption, JoinRejected, TopicDown
 from ..otp import DynamicSupervisor
 from ..phoenix import Frame, Ref, TopicStatus
+from .link_state import LinkStatus
 from .messages import FramesArrived, LinkEnded, TopicEnded
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ __all__ = ("MAX_TOPICS", "Topics")
 
 MAX_TOPICS = 100
 """Topics of one socket, the channel's own included: Phoenix' ``max_channels_per_transport`` (1.7.24, from 1.8.9 on)."""
+
+MAX_JOINS_AT_ONCE = 8
+"""Joins of further topics that may be unanswered at a time. Ours: a node runs those of one socket one after another, so
+more would gain a round trip and lose all of the last ones' ``join_timeout`` (10 s) where each takes a second."""
 
 SUPERVISOR = "topics"
 """The child id, below the channel's supervisor, of the one that runs the further topics."""
@@ -121,6 +126,18 @@ class Topics:
         """A socket has ended, behind all frames that came from it."""
         for tree in self:
             tree.router.cast_nowait(LinkEnded(number, error))
+
+    def may_join(self) -> bool:
+        """Whether one more join may be under way."""
+        return sum(tree.record.machine.status is LinkStatus.JOINING for tree in self) < MAX_JOINS_AT_ONCE
+
+    def begin_next_join(self) -> None:
+        """A join was answered or given up: it is the turn of the next topic that waits for nothing else."""
+        for tree in self:
+            machine = tree.record.machine
+            if machine.status is LinkStatus.WAITING and machine.deadline is None and tree.record.caught_up:
+                tree.look()
+                return
 
     # --- what Connection asks -----------------------------------------------------------------------------------------
 

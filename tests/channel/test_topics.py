@@ -438,6 +438,25 @@ async def test_a_drop_fails_the_callers_of_every_topic_at_once_and_each_knows_wh
             assert sender.state.status is LinkStatus.WAITING
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 1.0])
+async def test_a_hundred_topics_are_joined_again_without_one_that_times_out_however_slow_the_node_is(
+    seconds: float,
+) -> None:
+    seen: list[Event] = []
+    dids = [f"did:web:node.test:agent-{number}" for number in range(99)]
+    async with CloudNode(memory=True) as node, open_channel(options(node, events=seen)) as channel:
+        await channel.connect(PROTOCOLS)
+        handles = [await join(channel, did) for did in dids]
+        await trio.sleep(60)
+        node.delay_joins(seconds)
+        node.drop()
+        await trio.sleep(1 + 100 * seconds + 0.5)
+        assert all(handle.state.joined for handle in handles)
+        assert [event for event in seen if isinstance(event, events.AttemptFailed)] == []
+        assert [node.joins(did) for did in dids] == [2] * 99
+        assert channel.statistics().links_opened == 2
+
+
 async def test_heartbeats_are_sent_once_a_link_however_many_topics_there_are() -> None:
     async with CloudNode(memory=True) as node, open_channel(options(node)) as channel:
         await channel.connect(PROTOCOLS)
