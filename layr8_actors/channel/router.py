@@ -165,12 +165,12 @@ class Router(Actor):
         while record.routed_so_far < len(unrouted):
             # A frame counts as routed only when it is done with, so that a crash loses none.
             link, frame, size = unrouted[record.routed_so_far]
-            if record.topics is not None and record.topics.take(link, frame, size):
-                pass  # it stays counted until that topic is done with it
-            elif not self._route_one(link, frame):
-                backlog.remove(1, size)
-            else:
-                record.routed_sizes.append(size)
+            # One of a further topic stays counted until that topic is done with it.
+            if record.topics is None or not record.topics.take(link, frame, size):
+                if not self._route_one(link, frame):
+                    backlog.remove(1, size)
+                else:
+                    record.routed_sizes.append(size)
             record.routed_so_far += 1
             if record.crashes_on_one_frame:
                 record.crashes_on_one_frame = 0

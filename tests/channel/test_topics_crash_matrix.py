@@ -178,7 +178,7 @@ async def test_the_rejoiner_restarted_on_a_renewed_socket_joins_what_its_last_in
 async def test_a_topic_whose_actors_crash_too_often_ends_alone_and_is_left() -> None:
     agent, other = Agent(), Agent()
     async with CloudNode(memory=True) as node:
-        limits = {"callbacks": Agent().callbacks(), "max_restarts": 1, "max_seconds": 60.0}
+        limits: dict[str, Any] = {"callbacks": Agent().callbacks(), "max_restarts": 1, "max_seconds": 60.0}
         async with open_channel(options(node, **limits)) as channel:
             await channel.connect(PROTOCOLS)
             handle, healthy = await join(channel, CAROL, agent), await join(channel, DAVE, other)

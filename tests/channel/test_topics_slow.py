@@ -114,7 +114,7 @@ async def test_a_topic_that_is_slow_now_and_then_is_not_left() -> None:
 
 async def test_bytes_are_shared_and_held_against_the_topic_that_takes_most_of_them() -> None:
     slow, quick = Agent(), Agent()
-    bounds = {"max_message_size": 10_000, "inbox_bytes": 20_000}
+    bounds: dict[str, Any] = {"max_message_size": 10_000, "inbox_bytes": 20_000}
     async with CloudNode(memory=True) as node, open_channel(options(node, **bounds)) as channel:
         await channel.connect(PROTOCOLS)
         handle = await join(channel, CAROL, slow)
