@@ -180,7 +180,10 @@ def _one_line(text: str) -> str:
 
 
 class AlreadyConnected(Layr8Error):
-    """connect was called with other protocols than those the channel has joined with; close it and open another."""
+    """connect was called with other protocols than those the channel has joined with; close it and open another.
+
+    Or join was called with a DID that is joined on the channel already; leave it first.
+    """
 
 
 class NotConnected(Layr8Error):

@@ -16,7 +16,7 @@ from .options import Callbacks, checked_protocols
 from .reply import Reply
 from .statistics import ChannelState, ChannelStatistics
 from .topic_tree import TopicTree
-from .topics import SUPERVISOR, Topics
+from .topics import Topics
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -201,7 +201,7 @@ async def join_topic(
         raise
     finally:
         if not joined:
-            tree.request_stop()  # of a caller that is cancelled: it goes on by itself
+            tree.give_up()
     return JoinedTopic(tree, sends)
 
 
@@ -209,7 +209,8 @@ async def _start(channel: Tree, topics: Topics, tree: TopicTree) -> None:
     try:
         if not topics.supervisor.running:
             with contextlib.suppress(ChildAlreadyStarted):
-                await channel.supervisor.start_child(topics.supervisor.child_spec(SUPERVISOR))
+                await channel.supervisor.start_child(topics.child())
+        tree.asked_to_start = True
         await topics.supervisor.start_child(tree.child())
     except SupervisionError as error:
         tree.end()

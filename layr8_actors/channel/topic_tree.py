@@ -38,6 +38,7 @@ class TopicTree(Tree):
     def __init__(self, options: ChannelOptions, channel: Tree, topics: Topics) -> None:
         # Tree's own constructor is not called: it makes the actors of a channel, these are the topic's.
         self._topics = topics
+        self.asked_to_start = False
         self.record: TopicRecord = TopicRecord(options, channel.record)
         record = self.record
         capacity = 4 * record.backlog.read_ahead
@@ -101,6 +102,12 @@ class TopicTree(Tree):
         try:
             await running
         finally:
+            self.end()
+
+    def give_up(self) -> None:
+        """Nobody wants the topic any more: begin its end, which goes on by itself."""
+        self.request_stop()
+        if not self.asked_to_start:
             self.end()
 
     def end(self) -> None:

@@ -6,11 +6,13 @@ here and not in the actor, so that its crash costs none. Connection asks which j
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
+
+import trio
 
 from ..errors import AlreadyConnected, InvalidOption, JoinRejected, TopicDown
-from ..otp import DynamicSupervisor
+from ..otp import ChildSpec, ChildType, DynamicSupervisor
 from ..phoenix import Frame, Ref, TopicStatus
 from .link_state import LinkStatus
 from .messages import FramesArrived, LinkEnded, TopicEnded
@@ -27,9 +29,6 @@ MAX_TOPICS = 100
 MAX_JOINS_AT_ONCE = 8
 """Joins of further topics that may be unanswered at a time. Ours: a node runs those of one socket one after another, so
 more would gain a round trip and lose all of the last ones' ``join_timeout`` (10 s) where each takes a second."""
-
-SUPERVISOR = "topics"
-"""The child id, below the channel's supervisor, of the one that runs the further topics."""
 
 
 class Topics:
@@ -50,6 +49,20 @@ class Topics:
             name=f"topics of {channel.topic.topic}", on_event=channel.options.on_event, max_restarts=0
         )
 
+    def child(self) -> ChildSpec:
+        """Describe what runs the topics as a child of the channel's supervisor."""
+        return ChildSpec(id="topics", start=self._start, type=ChildType.SUPERVISOR)
+
+    def _start(self, *, task_status: trio.TaskStatus[Any]) -> Coroutine[Any, Any, None]:
+        return self._run(self.supervisor.run(task_status=task_status))
+
+    async def _run(self, running: Coroutine[Any, Any, None]) -> None:
+        try:
+            await running
+        finally:
+            for tree in list(self):
+                tree.end()  # by now they are over, but for one that had still to be started
+
     def __len__(self) -> int:
         return len(self._trees)
 
@@ -67,6 +80,7 @@ class Topics:
             tree: not started yet.
 
         Raises:
+            InvalidOption: it has no DID.
             AlreadyConnected: the channel itself has this DID, or another further topic has.
             JoinRejected: the socket has as many topics as Phoenix lets it have.
         """
@@ -129,15 +143,21 @@ class Topics:
 
     def may_join(self) -> bool:
         """Whether one more join may be under way."""
-        return sum(tree.record.machine.status is LinkStatus.JOINING for tree in self) < MAX_JOINS_AT_ONCE
+        return self._free_joins() > 0
 
     def begin_next_join(self) -> None:
-        """A join was answered or given up: it is the turn of the next topic that waits for nothing else."""
+        """A join was answered or given up: it is the turn of the next ones that wait for nothing else."""
+        free = self._free_joins()
         for tree in self:
+            if free <= 0:
+                return
             machine = tree.record.machine
             if machine.status is LinkStatus.WAITING and machine.deadline is None and tree.record.caught_up:
+                free -= 1
                 tree.look()
-                return
+
+    def _free_joins(self) -> int:
+        return MAX_JOINS_AT_ONCE - sum(tree.record.machine.status is LinkStatus.JOINING for tree in self)
 
     # --- what Connection asks -----------------------------------------------------------------------------------------
 

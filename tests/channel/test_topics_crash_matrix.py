@@ -9,7 +9,7 @@ import trio
 
 from layr8_actors.channel import Channel, JoinedTopic, LinkStatus, events, open_channel
 from layr8_actors.channel.router import Router
-from layr8_actors.errors import ChannelClosed, Disconnected, Layr8Error, RestartLimitExceeded
+from layr8_actors.errors import ChannelClosed, Disconnected, Layr8Error, NotConnected, RestartLimitExceeded
 from layr8_actors.otp import Supervisor
 from layr8_actors.phoenix import Frame
 from layr8_actors.telemetry import Event
@@ -222,6 +222,32 @@ async def test_the_supervisor_of_the_topics_killed_by_hand_ends_them_all_and_new
             await handle.leave()
         await until(lambda: channel.supervisor.which_children()[-1].restarts == 1)
         await prove_that_it_works(node, channel, await join(channel, CAROL, agent), agent)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_join_that_meets_the_end_of_the_topics_supervisor_fails_and_may_be_called_again(turns: int) -> None:
+    outcomes: list[object] = []
+    async with CloudNode(memory=True) as node, open_channel(options(node)) as channel:
+        await channel.connect(PROTOCOLS)
+        await join(channel, DAVE)
+
+        async def joining() -> None:
+            try:
+                outcomes.append(await join(channel, CAROL))
+            except (ChannelClosed, NotConnected) as error:
+                outcomes.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(joining)
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            channel.supervisor.exit_child("topics", None)
+        assert len(outcomes) == 1
+        await until(lambda: channel.supervisor.which_children()[-1].restarts == 1)
+        if not isinstance(outcomes[0], JoinedTopic) or not outcomes[0].state.joined:
+            await join(channel, CAROL)
+        await node.wait_joined(CAROL)
+        assert node.dids == (ALICE, CAROL)
 
 
 async def test_a_frame_that_crashes_the_router_of_a_topic_is_refused_there_and_the_rest_is_delivered(
