@@ -307,6 +307,44 @@ async def test_what_a_handle_sends_carries_its_own_topic_and_join_ref_and_one_co
         assert len(set(refs)) == len(refs)
 
 
+@pytest.mark.parametrize("transport", ["websockets", "trio-websocket"])
+async def test_four_dids_on_two_real_sockets_write_to_each_other_before_and_after_a_drop(transport: str) -> None:
+    agents = {did: Agent() for did in (ALICE, CAROL, DAVE, ERIN)}
+    async with CloudNode() as node:
+        first = options(node, ALICE, callbacks=agents[ALICE].callbacks(), transport=transport)
+        second = options(node, DAVE, callbacks=agents[DAVE].callbacks(), transport=transport)
+        async with open_channel(first) as one, open_channel(second) as other:
+            await one.connect(PROTOCOLS)
+            await other.connect(PROTOCOLS)
+            senders: dict[str, Any] = {ALICE: one, DAVE: other}
+            senders[CAROL] = await join(one, CAROL, agents[CAROL])
+            senders[ERIN] = await join(other, ERIN, agents[ERIN])
+            for round_ in range(1, 3):
+                for did, sender in senders.items():
+                    for to in senders:
+                        assert (await sender.send_msg("message", plaintext(did, to, did))).ok
+                expected = sorted([*senders] * round_)
+                await until(lambda ids=expected: all(sorted(agent.ids) == ids for agent in agents.values()))  # type: ignore[misc]
+                assert len(node.connections) == 2
+                node.drop(CAROL)
+                for did in (ALICE, CAROL):
+                    await node.wait_joined(did, round_ + 1)
+                await until(lambda: one.state.joined and senders[CAROL].state.joined)
+            assert node.joins(ERIN) == node.joins(DAVE) == 1
+
+
+async def test_a_refusal_that_repeats_the_key_shows_it_nowhere() -> None:
+    seen: list[Event] = []
+    async with CloudNode(memory=True) as node, open_channel(options(node, events=seen)) as channel:
+        await channel.connect(PROTOCOLS)
+        node.refuse_joins("no right for good-key", did=CAROL)
+        with pytest.raises(JoinRejected) as caught:
+            await join(channel, CAROL)
+        shown = [str(caught.value), caught.value.reason, *(event.describe() for event in seen)]
+        assert "no right for" in caught.value.reason
+        assert [text for text in shown if "good-key" in text] == []
+
+
 async def test_replies_of_many_topics_in_any_order_find_their_callers() -> None:
     async with CloudNode(memory=True) as node, open_channel(options(node)) as channel:
         await channel.connect(PROTOCOLS)
