@@ -80,11 +80,12 @@ class TopicBacklog(Backlog):
 
     def remove(self, frames: int, size: int) -> None:
         """Take off frames that are dealt with and were no messages; they came last, so they still count."""
-        counted, counted_size = min(frames, self.counted), min(size, self.counted_size)
+        apart, counted, counted_size = self._apart, min(frames, self.counted), min(size, self.counted_size)
         super().remove(frames, size)
         self._apart -= frames - counted
         self._apart_size -= size - counted_size
         self._link.remove(counted, counted_size)
+        self._tell_if_emptied(apart)
 
     def put(self, messages: list[Any], sizes: list[int], joins: Sequence[tuple[int, Joined]] = ()) -> None:
         """Queue messages for the user; those that nobody reads must not hold up the other topics."""
@@ -101,9 +102,12 @@ class TopicBacklog(Backlog):
         self._apart_size -= apart_size
         self._link.remove(1 - (apart - self._apart), before - self.size - apart_size)
         self._link.make_room()
+        self._tell_if_emptied(apart)
+        return payload
+
+    def _tell_if_emptied(self, apart: int) -> None:
         if apart and not self._apart and self.on_empty is not None:
             self.on_empty()
-        return payload
 
     def end(self) -> None:
         """The topic is over: nothing of it counts in the channel's bound any more."""
