@@ -15,11 +15,12 @@ from typing import Any, cast
 import trio
 
 from layr8_actors.channel import ChannelOptions
-from layr8_actors.channel.link import Link, Waiter
+from layr8_actors.channel.link import Link
 from layr8_actors.channel.link_state import AbandonJoin, JoinTopic
 from layr8_actors.channel.messages import FramesArrived, LinkEnded, MessagesArrived, TopicEnded
 from layr8_actors.channel.record import Record
 from layr8_actors.channel.router import Router
+from layr8_actors.channel.waiter import Waiter
 from layr8_actors.errors import Layr8Error, MalformedFrame, TopicDown, TransportClosed
 from layr8_actors.otp import ActorRef
 from layr8_actors.phoenix import Frame, Heartbeat, TopicStatus
@@ -106,7 +107,7 @@ class _Rig:
     async def receive(self, message: str | bytes) -> None:
         """As Connection hands it on: decoded or refused."""
         record = self.record
-        before = self.effects()
+        before, told = self.effects(), len(self.inbox.taken)
         waiting = set(record.waiting)
         beat, status = self.link.heartbeat.pending, record.topic.status
         try:
@@ -116,7 +117,7 @@ class _Rig:
         else:
             record.backlog.add(1, len(message))
             await self.router.handle_cast(FramesArrived(self.link.number, [frame], [len(message)]))
-            self.messages += self._messages_of_last_cast(before["inbox"])
+            self.messages += self._messages_of_last_cast(told)
         assert set(record.waiting) <= waiting
         assert record.backlog.frames == self.messages, "what waits is miscounted"
         assert not record.unrouted
@@ -138,7 +139,8 @@ class _Rig:
         names = ("frames_refused", "frames_ignored", "replies", "replies_unclaimed")
         return {
             **{name: counters[name] for name in names},
-            "inbox": len(self.inbox.taken),
+            # A join is told both of them, and so counts by what Reconnector is told.
+            "inbox": sum(not isinstance(told, MessagesArrived) or bool(told.payloads) for told in self.inbox.taken),
             "reconnector": len(self.reconnector.taken),
         }
 

@@ -15,10 +15,10 @@ import trio
 from ..phoenix import Topic, TopicStatus
 
 if TYPE_CHECKING:
-    from .link import Waiter
     from .messages import Joined
     from .options import ChannelOptions
     from .topics import Topics
+    from .waiter import Waiter
 
 __all__ = ("Backlog",)
 

@@ -9,19 +9,21 @@ from typing import Any
 
 import trio
 
-from ..errors import Disconnected, InvalidOption, NotConnected, ReplyTimeout, TopicDown
+from ..errors import Disconnected, InvalidOption, Layr8Error, NotConnected, ReplyTimeout, TopicDown
 from ..otp import ChildSpec, ChildType, Restart, Supervisor
 from ..phoenix import TopicStatus
 from .heartbeat import held_up
 from .joined_topic import JoinedTopic, join_topic
-from .link import Link, Outgoing, Waiter
+from .link import Link
 from .message_stream import MessageStream
 from .messages import TopicEnded
 from .options import Callbacks, ChannelOptions, checked_protocols
+from .outbox import Outgoing
 from .record import ConnectRequest
 from .reply import Reply
 from .statistics import ChannelState, ChannelStatistics, take_statistics
 from .tree import Tree
+from .waiter import Waiter
 
 __all__ = ("Channel", "checked_options", "run_channel")
 
@@ -205,12 +207,19 @@ class Channel:
     async def _ask(self, event: str, payload: Any, waiter: Waiter, join_ref: str | None) -> Reply:
         record = self._record
         try:
-            await self._push(event, payload, waiter, join_ref)
+            link, outgoing = self._outgoing(event, payload, waiter, join_ref)
+        except Layr8Error:
+            await trio.lowlevel.checkpoint_if_cancelled()  # one that tries again and again has to end some day
+            raise
+        try:
+            # From here on no await but those for room and for the reply: an error or a cancellation means not queued.
+            if link.outbox.put_nowait(outgoing) or await self._wait_for_room(link, outgoing):
+                record.counters.sent += 1
             return await waiter.wait()
         except ReplyTimeout:
             raise self._timed_out(waiter) from None
         finally:
-            waiter.gone = True
+            waiter.leave()
             record.waiting.pop(waiter.ref, None)
 
     def _timed_out(self, waiter: Waiter) -> ReplyTimeout:
@@ -243,7 +252,10 @@ class Channel:
         that is lost before the writer comes to it discards what is queued, which the event LinkLost and the statistics
         count. close writes what is queued first.
         """
-        await self._push(event, payload, None, join_ref)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        link, outgoing = self._outgoing(event, payload, None, join_ref)
+        if link.outbox.put_nowait(outgoing) or await self._wait_for_room(link, outgoing):
+            self._record.counters.sent += 1
 
     async def send_ack(self, ids: Iterable[str]) -> None:
         """Acknowledge inbound messages, as nodes without ``reply_protocol/1`` want it; no reply is awaited.
@@ -265,49 +277,42 @@ class Channel:
                 raise InvalidOption("ids", name, "an iterable of str")
         await self.send_fire_and_forget("ack", {"ids": names})
 
-    async def _push(self, event: str, payload: Any, waiter: Waiter | None, join_ref: str | None) -> None:
+    def _outgoing(self, event: str, payload: Any, waiter: Waiter | None, join_ref: str | None) -> tuple[Link, Outgoing]:
+        """Check and encode a push, and enter its waiter, which the caller has to take out again."""
         if not isinstance(event, str) or not event:
             raise InvalidOption("event", event, "a non-empty str, such as 'message'")
-        await trio.lowlevel.checkpoint_if_cancelled()
         link = self._joined_link()
         record = self._record
-        if join_ref is not None and join_ref != record.topic.join_ref:
+        topic = record.topic
+        if join_ref is not None and join_ref != topic.join_ref:
             raise Disconnected("the join it belongs to is over", written=False)
         ref = record.refs.next()
-        frame = record.topic.push(ref, event, payload)
-        outgoing = Outgoing(record.serializer.encode(frame), frame.join_ref, waiter)
+        frame = topic.push(ref, event, payload)
+        data = record.serializer.encode(frame)
         if waiter is not None:
             waiter.ref = ref
             waiter.join_ref = frame.join_ref
             waiter.link = link.number
             record.waiting[ref] = waiter
             record.reply_deadlines.add(waiter)
-            record.backlog.raise_bounds()
-        # From here on no await but the one for room, so that an error or a cancellation means: not queued.
-        try:
-            link.outbox.send_nowait(outgoing)
-        except trio.WouldBlock:
-            if not await self._wait_for_room(link, outgoing):
-                return
-        record.counters.sent += 1
+            if record.backlog.paused:
+                record.backlog.raise_bounds()
+        return link, (data, frame.join_ref, waiter)
 
     async def _wait_for_room(self, link: Link, outgoing: Outgoing) -> bool:
-        lost = Disconnected("the link was lost before there was room", written=False)
         timeout = self._record.options.reply_timeout
-        waiter = outgoing.waiter
+        _, _, waiter = outgoing
+        queued = False
         # One who waits for a reply is released by whoever tells it that none will come.
         with trio.CancelScope(deadline=math.inf if waiter else trio.current_time() + timeout) as room:
             if waiter is not None:
                 waiter.room = room
-            try:
-                await link.outbox.send(outgoing)
-            except trio.BrokenResourceError:
-                raise lost from None
+            queued = await link.outbox.put(outgoing)
         if waiter is None and room.cancelled_caught:
             raise ReplyTimeout(timeout, written=False)
-        if waiter is None and link.ended.is_set():
-            raise lost from None  # it was taken out of the queue by the end of the link
-        return not room.cancelled_caught
+        if waiter is None and not queued:
+            raise Disconnected("the link was lost before there was room", written=False)
+        return queued
 
     def _joined_link(self) -> Link:
         record = self._record

@@ -12,6 +12,7 @@ __all__ = (
     "AssignedDidChanged",
     "AttemptFailed",
     "CallbackFailed",
+    "CallbacksSkipped",
     "ChannelEvent",
     "FrameIgnored",
     "FrameRefused",
@@ -155,6 +156,15 @@ class CallbackFailed(ChannelEvent):
     level: ClassVar[int] = logging.ERROR
     callback: str
     error: Exception
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CallbacksSkipped(ChannelEvent):
+    """An on_disconnect or on_reconnect does not return while the link comes and goes: the two oldest calls that waited
+    for it, one of each, will not be made; ``count`` is how many so far."""
+
+    level: ClassVar[int] = logging.WARNING
+    count: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

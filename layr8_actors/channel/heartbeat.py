@@ -43,6 +43,7 @@ class Heartbeat(Actor):
     """
 
     helpers = False
+    waits = False
 
     def __init__(self, record: Record, connection: ActorRef) -> None:
         self._record = record

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..otp import Actor, ExitReason
-from .events import CallbackFailed, MessageDropped, MessageInterrupted
+from .events import CallbackFailed, CallbacksSkipped, MessageDropped, MessageInterrupted
 from .messages import Joined, MessagesArrived, Notify, Push
 
 if TYPE_CHECKING:
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 __all__ = ("Inbox",)
 
 MESSAGES_PER_CHECKPOINT = 32
-"""A sync on_message never yields by itself; 32 of them cost about as much as the one checkpoint that follows them."""
+"""A sync on_message never yields by itself; 32 of them cost about as much as the one checkpoint that follows them.
+
+It is also how many more it is handed once the channel is cancelled."""
+
+
+MAX_NOTICES = 64
+"""Calls of on_disconnect and on_reconnect that may wait for one that does not return. Ours: 32 drops' worth."""
 
 
 class Inbox(Actor):
@@ -33,25 +39,32 @@ class Inbox(Actor):
         record: the channel's record.
     """
 
+    waits = False  # but in terminate, and in tasks of their own
+
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._delivering = False
         self._announcing = False
 
     async def init(self) -> None:
         """Go on with what was waiting before a crash; it is first in line."""
+        self._record.lane_open = False  # a lane that was cancelled before its first step could not say so
+        self._look_for_mail()
         self._start_lanes()
+
+    def _look_for_mail(self) -> None:
+        if self._record.messages_mailed:
+            self._record.messages_mailed = self.ref.statistics().depth > 0
 
     def _start_lanes(self) -> None:
         # A lane runs only while there is something in it: an idle channel shall not pay for tasks.
         record = self._record
         backlog = record.backlog
-        if not self._delivering and record.options.callbacks.on_message and (backlog.messages or backlog.joins):
-            self._delivering = True
-            self.nursery.start_soon(self._deliver, record.options.callbacks)
+        if not record.lane_open and record.options.callbacks.on_message and (backlog.messages or backlog.joins):
+            self.start_soon(self._deliver, record.options.callbacks)
+            record.lane_open = True
         if record.notices and not self._announcing:
             self._announcing = True
-            self.nursery.start_soon(self._announce)
+            self.start_soon(self._announce)
 
     async def handle_cast(self, message: object) -> None:
         """Put messages and notices into their lanes."""
@@ -59,11 +72,14 @@ class Inbox(Actor):
         match message:
             case MessagesArrived(payloads=payloads, sizes=sizes, joins=joins):
                 record.backlog.put(payloads, sizes, joins)
+                self._look_for_mail()
                 if not record.backlog.read_by_user:
                     self._drop_unread()
                 record.wake_readers()
             case Notify(error=error):
                 record.notices.append(error)
+                if len(record.notices) > MAX_NOTICES:
+                    self._skip_notices()
             case _:
                 await super().handle_cast(message)
         self._start_lanes()
@@ -87,7 +103,27 @@ class Inbox(Actor):
         count = record.counters.messages_dropped
         record.emit(MessageDropped(at=trio.current_time(), topic=record.topic.topic, count=count))
 
+    def _skip_notices(self) -> None:
+        record = self._record
+        # The two oldest are an up and a down, or the other way round: without both the calls still take turns.
+        del record.notices[:2]
+        record.counters.callbacks_skipped += 2
+        count = record.counters.callbacks_skipped
+        record.emit(CallbacksSkipped(at=trio.current_time(), topic=record.topic.topic, count=count))
+
     async def _deliver(self, callbacks: Callbacks) -> None:
+        record = self._record
+        backlog = record.backlog
+        try:
+            while True:
+                await self._deliver_all(callbacks)
+                await trio.lowlevel.checkpoint()
+                if not (backlog.messages or backlog.joins):
+                    break  # else it is a flood, and a task for each few messages would cost more than they do
+        finally:
+            record.lane_open = False
+
+    async def _deliver_all(self, callbacks: Callbacks) -> None:
         record = self._record
         backlog = record.backlog
         on_message = callbacks.on_message
@@ -98,22 +134,24 @@ class Inbox(Actor):
             if since_checkpoint >= MESSAGES_PER_CHECKPOINT:
                 since_checkpoint = 0
                 await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.checkpoint_if_cancelled()
             if backlog.joins and (joined := backlog.next_join()) is not None:
                 await self._enter(joined, callbacks)
                 continue
             payload = backlog.take()
-            record.in_hand = (payload,)
             if type(payload) is Push:
                 assert callbacks.on_push is not None  # or Router would not have sent it
                 record.in_hand = (payload.payload,)
                 await self._call("on_push", callbacks.on_push, payload.event, payload.payload)
             else:
-                await self._call("on_message", on_message, payload)
+                record.in_hand = (payload,)
+                try:  # as _call does, which would take as long as all the rest
+                    result = on_message(payload)
+                    if result is not None and inspect.isawaitable(result):
+                        await result
+                except Exception as error:
+                    self._failed("on_message", error)
             record.in_hand = None
             record.counters.messages_delivered += 1
-        self._delivering = False
 
     async def _enter(self, joined: Joined, callbacks: Callbacks) -> None:
         self._record.message_join_ref = joined.join_ref
@@ -138,6 +176,9 @@ class Inbox(Actor):
             if result is not None and inspect.isawaitable(result):
                 await result
         except Exception as error:
-            record = self._record
-            record.counters.callbacks_failed += 1
-            record.emit(CallbackFailed(at=trio.current_time(), topic=record.topic.topic, callback=name, error=error))
+            self._failed(name, error)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        record = self._record
+        record.counters.callbacks_failed += 1
+        record.emit(CallbackFailed(at=trio.current_time(), topic=record.topic.topic, callback=name, error=error))

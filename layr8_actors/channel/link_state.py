@@ -70,6 +70,26 @@ class LinkMachine:
         ws_url: for error texts; it has no key in it.
     """
 
+    __slots__ = (
+        "_announced",
+        "_backoff",
+        "_ever_joined",
+        "_first",
+        "_join_timeout",
+        "_leaving_because",
+        "_random",
+        "_ws_url",
+        "deadline",
+        "failures",
+        "joined_at",
+        "last_error",
+        "link",
+        "link_open",
+        "permanent_refusals",
+        "protocols",
+        "status",
+    )
+
     def __init__(
         self, *, backoff: Backoff, join_timeout: float, random: random_module.Random | None = None, ws_url: str
     ) -> None:

@@ -147,15 +147,8 @@ class ChannelOptions:
             raise InvalidOption("agent_did", self.agent_did, "a DID such as 'did:web:...', or '' for an ephemeral one")
         if not isinstance(self.callbacks, Callbacks):
             raise InvalidOption("callbacks", self.callbacks, "Callbacks(...)")
-        spec = build_did_spec(self.did_spec, self.agent_did)
-        try:
-            Serializer().encode(Frame(None, None, "plugins:", "phx_join", spec))
-        except LocalProtocolError as error:
-            raise InvalidOption("did_spec", self.did_spec, f"plain JSON values; {error}") from None
-        if "parentDid" in spec:
-            object.__setattr__(self, "agent_did", derive_child_did(self.agent_did, spec["parentDid"]))
         if self.did_spec is not None:
-            object.__setattr__(self, "did_spec", dict(self.did_spec))  # what the caller changes later is not ours
+            self._check_did_spec()
         for name in ("heartbeat_interval", "connect_timeout", "join_timeout", "reply_timeout", "close_timeout"):
             checked_seconds(name, getattr(self, name), allow_zero=False)
         if checked_seconds("heartbeat_timeout", self.heartbeat_timeout_s, allow_zero=False) > self.heartbeat_interval:
@@ -180,6 +173,17 @@ class ChannelOptions:
             raise InvalidOption("transport", self.transport, _TRANSPORTS)
         if not callable(self.on_event):
             raise InvalidOption("on_event", self.on_event, "a function that takes one event")
+
+    def _check_did_spec(self) -> None:
+        spec = build_did_spec(self.did_spec, self.agent_did)
+        try:
+            Serializer().encode(Frame(None, None, "plugins:", "phx_join", spec))
+        except LocalProtocolError as error:
+            raise InvalidOption("did_spec", self.did_spec, f"plain JSON values; {error}") from None
+        if "parentDid" in spec:
+            object.__setattr__(self, "agent_did", derive_child_did(self.agent_did, spec["parentDid"]))
+        # What the caller changes later is not ours.
+        object.__setattr__(self, "did_spec", dict(self.did_spec or {}))
 
     def __repr__(self) -> str:
         shown = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.repr}

@@ -59,6 +59,7 @@ class Reconnector(Actor):
     """
 
     helpers = False
+    waits = False
 
     def __init__(
         self,

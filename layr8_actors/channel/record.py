@@ -7,6 +7,7 @@ made between two checkpoints, so that an actor killed at any await leaves the re
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import trio
 
 from ..errors import ChannelClosed, Disconnected, Layr8Error
 from ..otp import ExitKind, ExitReason
-from ..phoenix import Frame, Refs, Serializer, Topic
+from ..phoenix import Refs, Serializer, Topic
 from ..telemetry import Event, emit
 from ..transport.redaction import redact_all
 from .backlog import Backlog
@@ -24,11 +25,13 @@ from .reply_deadlines import ReplyDeadlines
 from .statistics import Counters
 
 if TYPE_CHECKING:
+    from ..otp import Supervisor
     from ..transport import Endpoint
-    from .link import Link, Waiter
-    from .messages import Joined
+    from .link import Link
+    from .messages import FramesArrived, Joined
     from .options import ChannelOptions
     from .topics import Topics
+    from .waiter import Waiter
 
 __all__ = ("ConnectRequest", "Record")
 
@@ -61,7 +64,6 @@ class Record:
         "_arrived",
         "assigned_did",
         "backlog",
-        "budget_spent",
         "capabilities",
         "closing",
         "connect_requests",
@@ -72,26 +74,30 @@ class Record:
         "failure",
         "in_hand",
         "joins",
+        "lane_open",
         "last_end",
         "link",
         "machine",
+        "mailed",
         "message_join_ref",
+        "messages_mailed",
         "notices",
         "options",
         "over",
         "refs",
         "reply_deadlines",
         "round_trip",
+        "route",
         "routed",
         "routed_joins",
         "routed_sizes",
         "routed_so_far",
         "serializer",
+        "supervisor",
         "timeouts_in_a_row",
         "topic",
         "topic_link",
         "topics",
-        "tree_stopping",
         "unrouted",
         "waiting",
     )
@@ -109,8 +115,10 @@ class Record:
         self.last_end: tuple[int, Exception] | None = None  # of which socket, and why
 
         # Written by Router: frames to route, the topic, who waits for which reply, messages on their way to Inbox.
-        self.unrouted: list[tuple[int, Frame, int]] = []  # of which socket, and the size it was read as
-        self.routed_so_far = 0
+        self.unrouted: deque[FramesArrived] = deque()
+        self.routed_so_far = 0  # frames of the first of them
+        self.route: Callable[[FramesArrived], bool] | None = None  # see Router.route_now
+        self.mailed = False  # there may be frames in Router's mailbox; set by Connection
         self.routed: list[Any] = []
         self.routed_sizes: list[int] = []
         self.routed_joins: list[tuple[int, Joined]] = []
@@ -129,6 +137,8 @@ class Record:
         self.notices: list[Exception | None] = []
         self.in_hand: tuple[Any] | None = None
         self.message_join_ref: str | None = None  # the join it came under
+        self.lane_open = False  # somebody takes messages out of the backlog and will look at it again
+        self.messages_mailed = False  # there may be messages in Inbox's mailbox; set by Router
         self._arrived: trio.Event | None = None
 
         # Written by Reconnector: the state of the link and who waits in connect.
@@ -140,8 +150,7 @@ class Record:
         # Written by the tree: why the channel ends, once it does.
         self.failure: Layr8Error | None = None
         self.closing = False
-        self.budget_spent: Callable[[], bool] = bool  # until the tree says how to tell
-        self.tree_stopping: Callable[[], bool] = bool  # likewise
+        self.supervisor: Supervisor | None = None
         self.over = trio.Event()
 
         # Written by the facade: the further topics of the socket, from the first one on.
@@ -225,9 +234,18 @@ class Record:
             reason: how the actor ends. Asked to stop by a tree that comes down, it is over; crashed beyond the budget,
                 it will be. An actor may be asked to stop alone: by hand, or because its start took too long.
         """
-        asked = reason.kind is ExitKind.SHUTDOWN and self.tree_stopping()
-        if asked or (not reason.clean and self.budget_spent()):
-            self.closing = True
+        tree = self.supervisor
+        if tree is None:
+            return
+        if reason.clean:
+            ends = reason.kind is ExitKind.SHUTDOWN and self.tree_stopping()
+        else:
+            ends = tree.running and tree.restarts_used() >= tree.max_restarts
+        self.closing = self.closing or ends
+
+    def tree_stopping(self) -> bool:
+        """Whether the whole tree comes down, or has."""
+        return self.supervisor is not None and (not self.supervisor.running or self.supervisor.stopping)
 
     def end(self) -> None:
         """Mark the channel as over and release everybody who still waits; called once, when the tree is gone."""

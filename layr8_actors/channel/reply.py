@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
+
+import msgspec
 
 __all__ = ("Reply",)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """The node's answer to ``send_msg``; a refusal is an answer too and not an exception.
 
     Args:
@@ -21,9 +21,12 @@ class Reply:
 
     status: str
     reason: str
-    response: Any = dataclasses.field(repr=False)
+    response: Any
 
     @property
     def ok(self) -> bool:
         """True for the status ``"ok"`` alone: accepted by the node, which is not yet delivered to the recipient."""
         return self.status == "ok"
+
+    def __repr__(self) -> str:
+        return f"Reply(status={self.status!r}, reason={self.reason!r})"

@@ -15,7 +15,7 @@ import trio
 from ..errors import ReplyTimeout
 
 if TYPE_CHECKING:
-    from .link import Waiter
+    from .waiter import Waiter
 
 __all__ = ("ReplyDeadlines",)
 
@@ -33,7 +33,7 @@ class ReplyDeadlines:
         waiting: who waits for a reply now.
     """
 
-    __slots__ = ("_alarm", "_queue", "_timeout", "_waiting", "due")
+    __slots__ = ("_alarm", "_queue", "_timeout", "_waiting", "due", "watched")
 
     def __init__(self, timeout: float, waiting: dict[str, Waiter]) -> None:
         self._timeout = timeout
@@ -42,11 +42,8 @@ class ReplyDeadlines:
         self._alarm: Callable[[], None] | None = None
         self.due = math.inf
         """When :meth:`expire` is to be called, at the latest; in seconds of ``trio.current_time()``."""
-
-    @property
-    def watched(self) -> bool:
+        self.watched = False
         """True while somebody calls :meth:`expire` in time."""
-        return self._alarm is not None
 
     def watch(self, alarm: Callable[[], None] | None) -> None:
         """Begin or cease to watch; callers that wait when Router ends are released by it.
@@ -55,6 +52,7 @@ class ReplyDeadlines:
             alarm: called when ``due`` has become earlier; ``None`` to cease.
         """
         self._alarm = alarm
+        self.watched = alarm is not None
 
     def add(self, waiter: Waiter) -> None:
         """Put somebody who begins to wait behind the others."""

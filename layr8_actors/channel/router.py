@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import trio
 
 from ..errors import JoinRejected, RemoteProtocolError, TopicDown
 from ..otp import Actor, ActorRef, Continue, ExitKind, ExitReason
 from ..phoenix import (
     PHOENIX_TOPIC,
+    PHX_REPLY,
     Frame,
     FrameIgnored,
     JoinMalformed,
@@ -65,6 +67,7 @@ class Router(Actor):
     """
 
     helpers = False
+    waits = False
 
     def __init__(self, record: Record, inbox: ActorRef, reconnector: ActorRef) -> None:
         self._record = record
@@ -74,16 +77,22 @@ class Router(Actor):
     async def init(self) -> Continue:
         """Look at what the last incarnation left."""
         record = self._record
-        if record.routed_so_far < len(record.unrouted) and record.crashes_on_one_frame >= MAX_CRASHES_ON_ONE_FRAME:
-            link, _, size = record.unrouted[record.routed_so_far]
+        if record.unrouted and record.crashes_on_one_frame >= MAX_CRASHES_ON_ONE_FRAME:
+            batch = record.unrouted[0]
+            record.backlog.remove(1, batch.sizes[record.routed_so_far])
             record.routed_so_far += 1
-            record.backlog.remove(1, size)
             record.crashes_on_one_frame = 0
-            record.refuse_frame(link, RemoteProtocolError("this frame crashed the router twice"))
+            record.refuse_frame(batch.link, RemoteProtocolError("this frame crashed the router twice"))
         self._reconnector.cast_nowait(Resynchronize())
         record.reply_deadlines.watch(self._set_alarm)
         self._set_alarm()
+        record.route = self.route_now
+        self._look_for_mail()
         return Continue()
+
+    def _look_for_mail(self) -> None:
+        if self._record.mailed:
+            self._record.mailed = self.ref.statistics().depth > 0
 
     def _set_alarm(self) -> None:
         self.deadline = self._record.reply_deadlines.due
@@ -100,9 +109,15 @@ class Router(Actor):
     async def handle_cast(self, message: object) -> None:
         """Route what was read, send a join or a leave, or note the end of a socket."""
         match message:
-            case FramesArrived(link=link, frames=frames, sizes=sizes):
-                self._record.unrouted.extend([(link, frame, size) for frame, size in zip(frames, sizes, strict=True)])
+            case FramesArrived(error=None):
+                self._record.unrouted.append(message)
                 self._route()
+                self._look_for_mail()
+            case FramesArrived(error=error):
+                self._look_for_mail()
+                # Else another incarnation has come, and has gone on with the frame.
+                if error is not None and self._record.unrouted and self._record.unrouted[0] is message:
+                    raise error
             case LinkEnded(link=link, error=error):
                 self._link_ended(link, error)
             case JoinTopic(link=link, protocols=protocols):
@@ -117,8 +132,9 @@ class Router(Actor):
     async def terminate(self, reason: ExitReason) -> None:
         """Release those who wait for a reply: it could still come, but nobody promises any more that it is matched."""
         self._record.reply_deadlines.watch(None)
+        self._record.route = None
         self._record.note_exit(reason)
-        if reason.kind is ExitKind.ERROR and self._record.routed_so_far < len(self._record.unrouted):
+        if reason.kind is ExitKind.ERROR and self._record.unrouted:
             self._record.crashes_on_one_frame += 1
         self._record.fail_waiting("the router was restarted before the reply came", cause=reason.error)
 
@@ -158,37 +174,97 @@ class Router(Actor):
 
     # --- inbound ------------------------------------------------------------------------------------------------------
 
+    def route_now(self, batch: FramesArrived) -> bool:
+        """Route what was read in the task of the one who has read it, which spares a switch of tasks a read.
+
+        It can be done because no handler here waits, and so none is under way. What goes wrong is a crash of Router all
+        the same: it is told of the error, and raises it.
+
+        Args:
+            batch: as :class:`FramesArrived`.
+
+        Returns:
+            False where it has to go by mail: behind what is there already, or because no incarnation runs.
+        """
+        record = self._record
+        if record.mailed or record.unrouted or not self.ref.running:
+            return False
+        record.unrouted.append(batch)
+        try:
+            self._route()
+        except Exception as error:
+            record.unrouted[0] = failed = msgspec.structs.replace(batch, error=error)
+            record.mailed = True
+            self.ref.cast_nowait(failed)
+        return True
+
     def _route(self) -> None:
         record = self._record
         unrouted = record.unrouted
         backlog = record.backlog
-        while record.routed_so_far < len(unrouted):
-            # A frame counts as routed only when it is done with, so that a crash loses none.
-            link, frame, size = unrouted[record.routed_so_far]
-            # One of a further topic stays counted until that topic is done with it.
-            if record.topics is None or not record.topics.take(link, frame, size):
-                if not self._route_one(link, frame):
-                    backlog.remove(1, size)
-                else:
-                    record.routed_sizes.append(size)
-            record.routed_so_far += 1
-            if record.crashes_on_one_frame:
-                record.crashes_on_one_frame = 0
-        unrouted.clear()
-        record.routed_so_far = 0
+        topics = record.topics
+        while unrouted:
+            link, frames, sizes = unrouted[0].link, unrouted[0].frames, unrouted[0].sizes
+            for number in range(record.routed_so_far, len(frames)):
+                frame = frames[number]
+                if topics is None or not topics.take(link, frame, sizes[number]):  # else it stays counted
+                    if not self._route_one(link, frame):
+                        backlog.remove(1, sizes[number])
+                    else:
+                        record.routed_sizes.append(sizes[number])
+                # A frame counts as routed only when it is done with, so that a crash loses none.
+                record.routed_so_far = number + 1
+                if record.crashes_on_one_frame:
+                    record.crashes_on_one_frame = 0
+            unrouted.popleft()
+            record.routed_so_far = 0
         if record.routed or record.routed_joins:
-            if not self._inbox.cast_nowait(MessagesArrived(record.routed, record.routed_sizes, record.routed_joins)):
-                # Stopped by hand: nobody will ever take them off, and what stays counted stops the reading in the end.
-                backlog.remove(len(record.routed), sum(record.routed_sizes))
-            record.routed = []
-            record.routed_sizes = []
-            record.routed_joins = []
-        if record.topics is not None:
-            record.topics.deliver()
+            self._hand_over()
+        if topics is not None:
+            topics.deliver()
         backlog.make_room()
 
+    def _hand_over(self) -> None:
+        record = self._record
+        messages, sizes, joins = record.routed, record.routed_sizes, record.routed_joins
+        if record.lane_open and not record.messages_mailed:
+            # A lane that is at work needs no mail to be woken by: what it has not come to waits in the record.
+            record.backlog.put(messages, sizes, joins)
+        else:
+            record.messages_mailed = True
+            self._inbox.cast_nowait(MessagesArrived(messages, sizes, joins))
+        record.routed = []
+        record.routed_sizes = []
+        record.routed_joins = []
+
     def _route_one(self, link: int, frame: Frame) -> bool:
-        """Act on one frame; return whether it is a message, which counts as unhandled until Inbox is done with it."""
+        """Act on one frame; return whether it is a message, which counts as unhandled until Inbox is done with it.
+
+        The two commonest kinds are known at a glance, at a fraction of the price: a message, and an ok to a push, both
+        of the join in force. They mean here what they mean to ``_route_any``, which is asked about all others.
+        """
+        record = self._record
+        topic = record.topic
+        payload, ref = frame.payload, frame.ref
+        if (
+            frame.join_ref == topic.join_ref
+            and topic.status is TopicStatus.JOINED
+            and frame.topic == topic.topic
+            and link == record.topic_link
+            and type(payload) is dict
+        ):
+            if frame.event == "message":
+                record.counters.messages_received += 1
+                record.routed.append(payload)
+                return True
+            if frame.event == PHX_REPLY and type(ref) is str and ref and ref != topic.join_ref:
+                response = payload.get("response")
+                if payload.get("status") == "ok" and (type(response) is not dict or "reason" not in response):
+                    self._reply(ref, Reply("ok", "", response))
+                    return False
+        return self._route_any(link, frame)
+
+    def _route_any(self, link: int, frame: Frame) -> bool:
         record = self._record
         if link != record.topic_link and frame.topic != PHOENIX_TOPIC:
             record.ignore_frame(link, "abandoned socket")

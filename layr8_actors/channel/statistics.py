@@ -19,6 +19,7 @@ class Counters:
 
     attempts_failed: int = 0
     callbacks_failed: int = 0
+    callbacks_skipped: int = 0
     drops: int = 0
     frames_ignored: int = 0
     frames_refused: int = 0
@@ -83,6 +84,7 @@ class ChannelStatistics:
         messages_interrupted: messages whose ``on_message`` was cut off by a crash or the end.
         messages_dropped: messages that went because nobody ever read them.
         callbacks_failed: user functions that raised.
+        callbacks_skipped: calls of on_disconnect and on_reconnect not made, because an earlier one did not return.
         frames_refused: frames that were malformed.
         frames_ignored: frames of another join, topic or socket.
         outbox_waiting: frames that wait for the writer.
@@ -112,6 +114,7 @@ class ChannelStatistics:
     messages_interrupted: int
     messages_dropped: int
     callbacks_failed: int
+    callbacks_skipped: int
     frames_refused: int
     frames_ignored: int
     outbox_waiting: int
@@ -131,7 +134,7 @@ def take_statistics(record: Record) -> ChannelStatistics:
         transport=None if link is None else link.transport.name,
         link=None if link is None else link.number,
         messages_waiting=len(record.backlog.messages),
-        outbox_waiting=0 if link is None else link.waiting_frames(),
+        outbox_waiting=0 if link is None else len(link.outbox),
         replies_waiting=len(record.waiting),
         frames_waiting=record.backlog.frames,
         bytes_waiting=record.backlog.size,

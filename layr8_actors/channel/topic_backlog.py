@@ -14,9 +14,9 @@ from ..phoenix import Topic
 from .backlog import Backlog
 
 if TYPE_CHECKING:
-    from .link import Waiter
     from .messages import Joined
     from .options import ChannelOptions
+    from .waiter import Waiter
 
 __all__ = ("TopicBacklog",)
 

@@ -21,7 +21,7 @@ from .rejoiner import Rejoiner
 from .topic_record import TopicRecord
 from .topic_router import TopicRouter
 from .topics import Topics
-from .tree import CALLBACK_GRACE, Tree
+from .tree import CALLBACK_GRACE, Tree, _LastingRef
 
 __all__ = ("TopicTree",)
 
@@ -42,8 +42,8 @@ class TopicTree(Tree):
         self.record: TopicRecord = TopicRecord(options, channel.record)
         record = self.record
         capacity = 4 * record.backlog.read_ahead
-        inbox = ActorRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
-        router = ActorRef("router", mailbox_capacity=capacity, keep_mailbox=True)
+        inbox = _LastingRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
+        router = _LastingRef("router", mailbox_capacity=capacity, keep_mailbox=True)
         rejoiner = ActorRef("rejoiner", keep_mailbox=True)
         self._reconnector = rejoiner
         self.router = router
@@ -62,8 +62,7 @@ class TopicTree(Tree):
             name=f"topic {options.agent_did}",
             on_event=self._on_event,
         )
-        record.budget_spent = self._budget_spent
-        record.tree_stopping = self._stopping
+        record.supervisor = self.supervisor
         record.own_backlog.on_empty = self.look
 
     def look(self) -> None:

@@ -45,12 +45,14 @@ class Tree:
         options: as the user gave them.
     """
 
+    __slots__ = ("_reconnector", "connector", "record", "router", "supervisor")
+
     def __init__(self, options: ChannelOptions) -> None:
         self.record = record = Record(options)
         # What waits in a kept mailbox is bounded by the reader, which stops long before so much is unhandled.
         capacity = 4 * record.backlog.read_ahead
-        inbox = ActorRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
-        router = ActorRef("router", mailbox_capacity=capacity, keep_mailbox=True)
+        inbox = _LastingRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
+        router = _LastingRef("router", mailbox_capacity=capacity, keep_mailbox=True)
         connection = ActorRef("connection")
         heartbeat = ActorRef("heartbeat", keep_mailbox=True)
         reconnector = ActorRef("reconnector", keep_mailbox=True)
@@ -77,19 +79,12 @@ class Tree:
             name=f"channel {options.agent_did or 'plugins:'}",
             on_event=self._on_event,
         )
-        record.budget_spent = self._budget_spent
-        record.tree_stopping = self._stopping
+        record.supervisor = self.supervisor
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, LimitReached):
             self.record.closing = True  # whoever waits is told that the channel is over, not that a link was lost
         self.record.options.on_event(event)
-
-    def _budget_spent(self) -> bool:
-        return self.supervisor.running and self.supervisor.restarts_used() >= self.supervisor.max_restarts
-
-    def _stopping(self) -> bool:
-        return not self.supervisor.running or self.supervisor.stopping
 
     def run(
         self, handle: Channel, protocols: tuple[str, ...] | None, task_status: trio.TaskStatus[Channel]
@@ -143,6 +138,18 @@ class Tree:
         # Requests are in the record, and Reconnector looks at them after each message: a full mailbox is nudge enough.
         with contextlib.suppress(MailboxFull):
             self._reconnector.cast_nowait(ServeRequests())
+
+
+class _LastingRef(ActorRef):
+    """A ref whose mailbox outlives a stop by hand too: what was read waits there, counted, until somebody starts it.
+
+    Nobody ever waits for room in it, so there is nobody to release where no incarnation follows by itself.
+    """
+
+    __slots__ = ()
+
+    def _forget(self) -> None:
+        """Keep the mailbox."""
 
 
 class _Started:

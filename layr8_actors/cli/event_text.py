@@ -48,6 +48,8 @@ def _channel_text(event: Event) -> str | None:
             return f"discarded {count} unwritten frames of a join that ended"
         case channel_events.CallbackFailed(callback=callback, error=error):
             return f"{callback} raised {error!r}; the next message is delivered"
+        case channel_events.CallbacksSkipped(count=count):
+            return f"skipped {count} calls of on_disconnect and on_reconnect, because one of them does not return"
         case channel_events.MessageInterrupted():
             return "on_message was interrupted by the end of the inbox"
         case channel_events.MessageDropped(count=count):

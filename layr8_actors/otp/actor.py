@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from .actor_timers import Timer
 from .call import Reply
 from .child_spec import START_TIMEOUT, ChildSpec, Restart
 from .exit_reason import ExitReason
+from .incarnation import Incarnation
 from .monitor import Down, Monitor
 from .pid import Pid
 from .validation import checked_flag, checked_seconds
@@ -51,6 +52,13 @@ class Actor:
     helpers: ClassVar[bool] = True
     """Whether the actor may start helper tasks; a class that never does says False and saves the nursery's memory."""
 
+    waits: ClassVar[bool] = True
+    """Whether a method may wait, ``terminate`` aside; a class that says False promises that none ever does.
+
+    Its incarnations need no cancel scope, which saves memory: nothing of them can be cancelled but their helper tasks,
+    which :meth:`start_soon` starts, and for which there is a nursery only while there are some.
+    """
+
     drain: ClassVar[bool] = False
     """Whether an asked stop lets the actor finish what it is at and what is queued, as far as its grace goes.
 
@@ -69,9 +77,22 @@ class Actor:
         """For helper tasks of this incarnation, from ``init`` on; one that crashes is a crash of the actor.
 
         Raises:
-            SupervisionError: there is none: the class says ``helpers = False``, or the actor does not run yet.
+            SupervisionError: there is none: the class says ``helpers = False``, or ``waits = False`` and no helper task
+                runs, or the actor does not run yet.
         """
         return _process_of(self).nursery
+
+    def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Start a helper task of this incarnation; one that crashes is a crash of the actor. No checkpoint.
+
+        Args:
+            async_fn: what it runs.
+            args: for that.
+
+        Raises:
+            SupervisionError: the class says ``helpers = False``, or the actor does not run yet.
+        """
+        _process_of(self).start_soon(async_fn, args)
 
     @property
     def deadline(self) -> float:
@@ -143,7 +164,7 @@ class Actor:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for flag in ("helpers", "drain"):
+        for flag in ("helpers", "waits", "drain"):
             # A method of that name would be taken for True.
             checked_flag(flag, getattr(cls, flag))
         cls.otp_overrides_terminate = cls.terminate is not Actor.terminate
@@ -267,6 +288,13 @@ class _Start:
 
     def __call__(self, *, task_status: trio.TaskStatus[ActorRef]) -> Coroutine[Any, Any, None]:
         return ActorProcess(self.actor, self.args, self.ref).run(task_status)
+
+    def otp_process(self, incarnation: Incarnation) -> ActorProcess:
+        """Return what runs a supervised incarnation as the whole of its task; begun where no method waits."""
+        process = ActorProcess(self.actor, self.args, self.ref)
+        if not self.actor.waits:
+            process.begin(incarnation)
+        return process
 
 
 class _StartAnyOf(_Start):

@@ -137,6 +137,8 @@ class ActorRef:
             raise ActorNotRunning(f"actor {self.id!r} is not running; it was asked {type(request).__name__}")
         seconds = timeout if timeout is CALL_TIMEOUT else checked_seconds("timeout", timeout, allow_infinity=True)
         reply: Reply[T] = Reply()
+        if process.pending is None:
+            process.pending = {}
         process.pending[reply] = None
         try:
             queued = QueuedCall(request, reply, process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import heapq
 import math
 from typing import Any
@@ -127,21 +128,31 @@ class ChildControl:
             deadline: seconds of ``trio.current_time()``.
         """
         # Parked in a slot, with a scope only where there is a deadline: an Event and a scope take 1.2 KiB (Trio 0.35).
-        self._waiting = trio.lowlevel.current_task()
+        self.park()
         if deadline == math.inf:
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
+            await trio.lowlevel.wait_task_rescheduled(self.abort)
         else:
             with trio.CancelScope(deadline=deadline):
-                await trio.lowlevel.wait_task_rescheduled(self._abort)
+                await trio.lowlevel.wait_task_rescheduled(self.abort)
 
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
+    def park(self) -> None:
+        """Take the caller's task for the one to wake: the first half of a wait, of which :meth:`abort` is the other."""
+        self._waiting = trio.lowlevel.current_task()
+
+    def unpark(self) -> None:
+        """Nobody waits, after all."""
+        self._waiting = None
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """Who waits is cancelled."""
         self._waiting = None
         return trio.lowlevel.Abort.SUCCEEDED
 
     async def start(self, record: ChildRecord, event: type[events.ChildStarted]) -> ChildStartError | None:
         """Start a child and wait until it is ready.
 
-        A checkpoint; cancellation gives the start up and waits until the child is gone again.
+        A checkpoint, but where the child is an actor whose methods never wait; cancellation gives the start up and
+        waits until the child is gone again.
 
         Args:
             record: one without incarnation; RUNNING afterwards, or STOPPED.
@@ -152,12 +163,14 @@ class ChildControl:
         """
         spec = record.spec
         incarnation = record.begin(self.path, self)
-        self.nursery.start_soon(incarnation.run, name="/".join(incarnation.path))
+        # An actor may run its init right here: in a context of its own all the same, as its task has one.
+        contextvars.copy_context().run(incarnation.begin, self.nursery)
         gave_up = False
         try:
-            with trio.CancelScope(deadline=trio.current_time() + spec.start_timeout) as self._start_scope:
-                while not (incarnation.ready or incarnation.done):
-                    await self.sleep_until(math.inf)
+            if not (incarnation.ready or incarnation.done):
+                with trio.CancelScope(deadline=trio.current_time() + spec.start_timeout) as self._start_scope:
+                    while not (incarnation.ready or incarnation.done):
+                        await self.sleep_until(math.inf)
         finally:
             self._start_scope = None
             gave_up = not (incarnation.ready or incarnation.done)

@@ -16,6 +16,7 @@ from .exit_reason import ExitKind, ExitReason
 from .pid import Pid
 
 if TYPE_CHECKING:
+    from .actor_process import ActorProcess
     from .any_supervisor import AnySupervisor
     from .insiders import Insiders
 
@@ -41,6 +42,13 @@ class Owner(Protocol):
         """The child has ended; called once."""
 
 
+class Told(Protocol):
+    """A child without a scope."""
+
+    def told(self) -> None:
+        """End, by whatever is now set in the incarnation."""
+
+
 class Incarnation:
     """One run of a child, from its start to its end; also the ``task_status`` that the child is given.
 
@@ -57,6 +65,7 @@ class Incarnation:
 
     __slots__ = (
         "_pid",
+        "_scope",
         "_supervisor",
         "doing",
         "done",
@@ -70,11 +79,11 @@ class Incarnation:
         "on_gone",
         "on_kill",
         "on_stop",
+        "on_told",
         "owner",
         "ready",
         "ready_at",
         "reason",
-        "scope",
         "scope_entered",
         "second_error",
         "spec",
@@ -96,7 +105,7 @@ class Incarnation:
         self.number = number
         self._supervisor = supervisor
         self.owner = owner
-        self.scope = trio.CancelScope(shield=True)
+        self._scope: trio.CancelScope | None = None
         self.scope_entered = False
         """Set by a child that enters the scope itself, around less than the whole of its run."""
         self.task: trio.lowlevel.Task | None = None
@@ -126,11 +135,20 @@ class Incarnation:
         """Set by a child that has a gentler way to stop than the cancellation of its whole scope."""
         self.on_kill: Callable[[], None] | None = None
         """Set by a child that shields its cleanup, so that it can be cut short."""
+        self.on_told: Told | None = None
+        """Set by a child that needs no scope: told to end in its place."""
         self.on_gone: Callable[[], None] | None = None
         """Set by a child that keeps something for its next incarnation: called when there will be none by itself."""
         self.subtree: AnySupervisor | None = None
         """Set by a child that is a supervisor, or has one: what a look at the whole tree goes down into."""
         self._pid: Pid | None = None
+
+    @property
+    def scope(self) -> trio.CancelScope:
+        """What is cancelled to end the child; shielded, see above."""
+        if self._scope is None:
+            self._scope = trio.CancelScope(shield=True)
+        return self._scope
 
     @property
     def pid(self) -> Pid:
@@ -172,8 +190,33 @@ class Incarnation:
         """Count as healthy from now on, unless it did before."""
         self.healthy_at = min(self.healthy_at, trio.current_time())
 
-    async def run(self) -> None:
-        """Run the child; returns when it has ended, by whatever means, and lets out only what is no ``Exception``."""
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Start the child's task: it is over when the child has ended, however that came, and raises no ``Exception``.
+
+        Args:
+            nursery: the supervisor's.
+        """
+        name = "/".join(self.path)
+        of_actor: Callable[[Incarnation], ActorProcess] | None = getattr(self.spec.start, "otp_process", None)
+        if of_actor is None:
+            nursery.start_soon(self._run, name=name)
+            return
+        raised: Exception | None = None
+        fatal = True
+        process: ActorProcess | None = None
+        try:
+            try:
+                process = of_actor(self)
+            except Exception as error:
+                raised = error
+            fatal = False
+        finally:
+            if process is None:
+                self.end(raised, fatal)
+        if process is not None:
+            nursery.start_soon(process.run_whole, self, name=name)
+
+    async def _run(self) -> None:
         self.task = trio.lowlevel.current_task()
         raised: Exception | None = None
         fatal = True
@@ -186,6 +229,7 @@ class Incarnation:
                 if self.scope_entered:
                     await child
                 else:
+                    self.scope_entered = True
                     # The scope is inside the handler: it takes its own Cancelled out of a mixed group first.
                     with self.scope:
                         await child
@@ -193,15 +237,21 @@ class Incarnation:
                 raised = error
             fatal = False
         finally:
-            self._end(raised, fatal)
+            self.end(raised, fatal)
 
     @trio.lowlevel.enable_ki_protection
-    def _end(self, raised: Exception | None, fatal: bool) -> None:
+    def end(self, raised: Exception | None, fatal: bool) -> None:
+        """The child is over: for what runs it, in its task.
+
+        Args:
+            raised: what came out of it.
+            fatal: whether that, or nothing, was no ``Exception``, and leaves through the supervisor's nursery.
+        """
         self.reason = self._classify(raised, fatal)
         self.done = True
         self.ended_at = trio.current_time()
         self.task = None
-        self.on_stop = self.on_kill = self.subtree = None
+        self.on_stop = self.on_kill = self.on_told = self.subtree = None
         if self._pid is not None:
             self._pid.ended(self.reason)
         self.owner.ended(self)
@@ -236,7 +286,7 @@ class Incarnation:
         elif self.on_stop is not None:
             self.on_stop()
         else:
-            self.scope.cancel(reason=f"supervisor stops {'/'.join(self.path)}")
+            self._cancel(f"supervisor stops {'/'.join(self.path)}")
 
     def cleaned_up(self) -> None:
         """The child has done what it does when asked to end; what its tasks still wait for, they wait for in vain."""
@@ -253,14 +303,20 @@ class Incarnation:
             return
         kind = ExitKind.KILLED if error is None else ExitKind.ERROR
         self.exit_requested = ExitReason(kind, error)
-        self.scope.cancel(reason=f"exit_child of {'/'.join(self.path)}")
+        self._cancel(f"exit_child of {'/'.join(self.path)}")
 
     def kill(self) -> None:
         """Cancel everything that the child still does, its shielded cleanup included as far as it is ours."""
         self.killed = True
-        self.scope.cancel(reason=f"supervisor kills {'/'.join(self.path)}")
+        self._cancel(f"supervisor kills {'/'.join(self.path)}")
         if self.on_kill is not None:
             self.on_kill()
+
+    def _cancel(self, reason: str) -> None:
+        if self.on_told is None:
+            self.scope.cancel(reason=reason)
+        else:
+            self.on_told.told()
 
     def stack(self) -> tuple[str, ...]:
         """Where each task of the child waits, as lines like those of a traceback, for a child that does not end."""

@@ -25,7 +25,7 @@ class Insiders:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: dict[trio.CancelScope, tuple[Incarnation, trio.lowlevel.Task]] = {}
+        self._waiting: dict[trio.CancelScope, tuple[Incarnation, trio.lowlevel.Task]] | None = None
 
     async def wait(self, event: trio.Event, control: ChildControl) -> None:
         """Wait for ``event``, and give up where that would be to wait for one's own end; a checkpoint.
@@ -49,6 +49,8 @@ class Insiders:
             raise _refusal(inside, "is starting")
         if _ends(inside, task):
             raise _refusal(inside, "is being stopped")
+        if self._waiting is None:
+            self._waiting = {}
         with trio.CancelScope() as scope:
             self._waiting[scope] = (inside, task)
             try:
@@ -63,7 +65,7 @@ class Insiders:
 
         Who does not shield the wait is cancelled already, and is not told but ended.
         """
-        for scope, (inside, task) in list(self._waiting.items()):
+        for scope, (inside, task) in list((self._waiting or {}).items()):
             if inside is incarnation and _ends(inside, task):
                 scope.cancel(reason="a supervisor waits for this task's own end")
 

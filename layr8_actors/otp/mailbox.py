@@ -104,7 +104,7 @@ class Mailbox(Generic[T]):
         self.closed_with: ExitReason | None = None
         self._dropped = 0
         self._notices: list[_Notice[T]] | None = None
-        self._front: list[T] = []  # in front of the channel: handed to a reader that waited, or given back
+        self._front: list[T] | None = None  # in front of the channel: handed to a reader that waited, or given back
         self._reader: trio.lowlevel.Task | None = None
         self._send: trio.MemorySendChannel[T] | None = None
         self._receive: trio.MemoryReceiveChannel[T] | None = None
@@ -171,7 +171,9 @@ class Mailbox(Generic[T]):
             self._notices = []
         # Behind those notices that are queued already, and counted from them.
         earlier = sum(notice.behind for notice in self._notices)
-        queued = len(self._front) + (0 if self._receive is None else self._receive.statistics().current_buffer_used)
+        queued = len(self._front or ()) + (
+            0 if self._receive is None else self._receive.statistics().current_buffer_used
+        )
         self._notices.append(_Notice(item, queued - earlier))
         self.interrupt()
 
@@ -199,7 +201,7 @@ class Mailbox(Generic[T]):
         assert self._receive is not None
         if not self.try_put(item):
             # What gave way had been handed to the reader, in front of the channel: that is as full as before.
-            self._front.append(self._receive.receive_nowait())
+            self._front = [*(self._front or ()), self._receive.receive_nowait()]
             self.put_nowait(item)
         return oldest
 
@@ -219,7 +221,7 @@ class Mailbox(Generic[T]):
     @trio.lowlevel.enable_ki_protection
     def _hand_over(self, item: T) -> None:
         # Left where the reader will look instead of sent along with its wake-up: cancelled meanwhile, it loses nothing.
-        self._front.append(item)
+        self._front = [*(self._front or ()), item]
         self.interrupt()
 
     def _open(self) -> trio.MemorySendChannel[T]:
@@ -234,14 +236,36 @@ class Mailbox(Generic[T]):
         Raises:
             ActorNotRunning: the mailbox is closed.
         """
-        if self._front or self._receive is not None or self._notices:
+        if self.park(trio.lowlevel.current_task()):
+            await trio.lowlevel.wait_task_rescheduled(self.abort)
+        else:
             await trio.lowlevel.checkpoint()
-            return
-        self._check_open()
-        self._reader = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
 
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
+    @trio.lowlevel.enable_ki_protection
+    def park(self, task: trio.lowlevel.Task) -> bool:
+        """Make ``task`` the reader, to be rescheduled when there is a message; the first half of :meth:`wait`.
+
+        Args:
+            task: the caller's own, which waits right after this, with :meth:`abort` or what calls that.
+
+        Returns:
+            False where there may be a message already, and nothing to wait for.
+
+        Raises:
+            ActorNotRunning: the mailbox is closed.
+        """
+        if self._front or self._receive is not None or self._notices:
+            return False
+        self._check_open()
+        self._reader = task
+        return True
+
+    def unpark(self) -> None:
+        """Nobody waits, after all."""
+        self._reader = None
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """The reader is cancelled."""
         self._reader = None
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -289,7 +313,10 @@ class Mailbox(Generic[T]):
                 return item
             return self._take(default)
         if self._front:
-            return self._front.pop(0)
+            item = self._front.pop(0)
+            if not self._front:
+                self._front = None
+            return item
         if self._receive is None:
             return default
         try:
@@ -327,7 +354,7 @@ class Mailbox(Generic[T]):
         Args:
             item: the message.
         """
-        self._front.insert(0, item)
+        self._front = [item, *(self._front or ())]
         if self._notices is not None:
             self._notices[0].behind += 1
 
@@ -344,7 +371,7 @@ class Mailbox(Generic[T]):
             return 0
         dropped = self.statistics().depth
         self.closed_with = reason
-        self._front.clear()
+        self._front = None
         self._notices = None
         if self._receive is not None:
             self._receive.close()
@@ -355,9 +382,9 @@ class Mailbox(Generic[T]):
     def statistics(self) -> MailboxStatistics:
         """Return what the mailbox holds at this moment."""
         if self._receive is None:
-            return MailboxStatistics(len(self._front), self.capacity, 0, self._dropped)
+            return MailboxStatistics(len(self._front or ()), self.capacity, 0, self._dropped)
         statistics = self._receive.statistics()
-        depth = statistics.current_buffer_used + len(self._front)
+        depth = statistics.current_buffer_used + len(self._front or ())
         return MailboxStatistics(depth, self.capacity, statistics.tasks_waiting_send, self._dropped)
 
     def _check_open(self) -> None:

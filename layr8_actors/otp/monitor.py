@@ -9,7 +9,7 @@ from .exit_reason import ExitKind, ExitReason
 from .pid import Pid
 
 if TYPE_CHECKING:
-    from .actor_process import ActorProcess
+    from .actor_state import ActorState
 
 __all__ = ("Down", "Monitor")
 
@@ -27,7 +27,7 @@ class Monitor:
 
     __slots__ = ("active", "id", "pid", "process")
 
-    def __init__(self, process: ActorProcess, id: str, pid: Pid | None) -> None:
+    def __init__(self, process: ActorState, id: str, pid: Pid | None) -> None:
         self.process = process
         self.id = id
         self.pid = pid

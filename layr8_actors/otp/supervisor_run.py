@@ -6,6 +6,7 @@ is due. What other tasks may do at once is to read the record table, and to canc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -103,10 +104,16 @@ class SupervisorRun:
                         del task_status  # Trio's own keeps the nursery of its start alive, which is 1 KiB
                         while not control.stopping:
                             if not await self._turn():
-                                await control.sleep_until(self._timers.next_due())
+                                due = self._timers.next_due()
+                                if due != math.inf:
+                                    await control.sleep_until(due)
+                                else:  # the same, without a coroutine that would be held while nothing happens
+                                    control.park()
+                                    await trio.lowlevel.wait_task_rescheduled(control.abort)
                             # One checkpoint a turn: a child that ends as soon as it is started can starve nobody.
                             await trio.lowlevel.checkpoint()
                 finally:
+                    control.unpark()  # where Ctrl-C came just before the wait
                     try:
                         with trio.CancelScope(shield=True):
                             await self._stop_all()

@@ -19,5 +19,5 @@ class Refs:
 
     def next(self) -> str:
         """Return the next ref; never fails, never checkpoints."""
-        self._last += 1
-        return str(self._last)
+        self._last = last = self._last + 1
+        return str(last)

@@ -15,9 +15,11 @@ for each field, of UTF-8 bytes; then the fields; then the data::
 
 from __future__ import annotations
 
+import enum
 import gc
 import math
-from collections.abc import Iterable
+import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -50,7 +52,7 @@ _FIELDS_OF_SERVER_PUSH: Final = ("join_ref", "topic", "event")
 _FIELDS_OF_REPLY: Final = ("join_ref", "ref", "topic", "status")
 _FIELDS_OF_BROADCAST: Final = ("topic", "event")
 
-_ALLOWED: Final = "None, bool, int, finite float, str, list, tuple, and dict with str keys"
+_ALLOWED: Final = "None, bool, int, finite float, str, UUID, list, tuple, dict with str keys, and enums of these"
 
 _TOO_DEEP: Final = "nesting deeper than the limit, or a value that contains itself"
 
@@ -59,6 +61,15 @@ _LONG: Final = 1024  # Characters above which a walk over the payload is cheaper
 # Both are stateless: one of each serves every serializer.
 _DECODER: Final = msgspec.json.Decoder(Frame)
 _ENCODER: Final = msgspec.json.Encoder()
+
+_dumps: Callable[[Any, Any, int], bytes] | None
+try:
+    from orjson import OPT_PASSTHROUGH_DATACLASS, OPT_PASSTHROUGH_DATETIME, OPT_PASSTHROUGH_SUBCLASS, dumps as _dumps
+
+    # What is passed through goes to a function that we do not give, and so is refused.
+    _STRICT = OPT_PASSTHROUGH_DATACLASS | OPT_PASSTHROUGH_DATETIME | OPT_PASSTHROUGH_SUBCLASS
+except ImportError:
+    _dumps, _STRICT = None, 0  # it comes with the extra `fast`, and does nothing but make encoding faster
 
 
 class Serializer:
@@ -75,7 +86,7 @@ class Serializer:
         InvalidOption: a limit is not a positive integer; correct it.
     """
 
-    __slots__ = ("max_depth", "max_size")
+    __slots__ = ("_short", "max_depth", "max_size")
 
     def __init__(self, *, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -> None:
         for option, value in (("max_size", max_size), ("max_depth", max_depth)):
@@ -83,6 +94,8 @@ class Serializer:
                 raise InvalidOption(option, value, "a positive integer")
         self.max_size = max_size
         self.max_depth = max_depth
+        # Characters up to which a text can pass no limit: each level takes a bracket to open and one to close.
+        self._short = min(max_size // 4, 2 * max_depth, MAX_CONTAINERS)
 
     # --- decoding -----------------------------------------------------------------------------------------------------
 
@@ -105,6 +118,11 @@ class Serializer:
                 unknown kind. Drop the message; neither the socket nor the topics are touched by it.
         """
         if isinstance(data, str):
+            if len(data) <= self._short:
+                try:
+                    return _DECODER.decode(data)
+                except (msgspec.DecodeError, UnicodeError, RecursionError):
+                    pass  # what is wrong with it is said below
             return self._decode_text(data)
         self._check_size(len(data))
         if not data:
@@ -163,7 +181,12 @@ class Serializer:
             # msgspec names types and positions, never values, so its text is safe to show.
             problem = MalformedFrame(f"not a frame [join_ref, ref, topic, event, payload]: {error}{_hint(text)}")
         else:
-            if self._may_be_too_deep(text) and _deeper_than(self.max_depth, frame.payload):
+            # What the collector does not track, of what was decoded, is a leaf or a container of leaves: one level.
+            if (
+                self._may_be_too_deep(text)
+                and not _tracked_within(self.max_depth - 1, frame.payload)
+                and _deeper_than(self.max_depth, frame.payload)
+            ):
                 raise self._too_deep()
             return frame
         # Raised here and not above: an exception's context would carry the message along.
@@ -191,20 +214,41 @@ class Serializer:
 
         Args:
             frame: its payload is made of ``None``, ``bool``, ``int``, finite ``float``, ``str``, ``list``, ``tuple``
-                (written as an array) and ``dict`` with ``str`` keys; subclasses of the last three, and enums of
-                ``str`` and ``int``, are written as what they are subclasses of.
+                (written as an array) and ``dict`` with ``str`` keys; subclasses of the last three are written as what
+                they are subclasses of, an enum as its value, and a ``uuid.UUID`` as its string.
 
         Raises:
-            LocalProtocolError: the payload holds something else. Dates, decimals, UUIDs, sets, dataclasses and bytes
-                are refused on purpose, though msgspec would write them: the other side would read back strings, arrays
-                and objects. Convert them first; a payload that is bytes goes through :meth:`encode_push`. ``NaN`` and
-                the infinities are no JSON. Also raised for lone surrogates, for integers that Python refuses to print,
+            LocalProtocolError: the payload holds something else. Dates, decimals, sets, dataclasses and bytes are
+                refused on purpose, though msgspec would write them: the other side would read back strings, arrays and
+                objects. Convert them first; a payload that is bytes goes through :meth:`encode_push`. ``NaN`` and the
+                infinities are no JSON. Also raised for lone surrogates, for integers that Python refuses to print,
                 and for nesting deeper than ``max_depth`` (which a value that contains itself is).
         """
+        if _dumps is not None:
+            payload = frame.payload
+            try:
+                text = _dumps((frame.join_ref, frame.ref, frame.topic, frame.event, payload), None, _STRICT).decode()
+            except (TypeError, RecursionError):
+                text = ""  # what is wrong with it, or that nothing is, comes out below
+            # It writes a float that is not finite as null, and has a limit of its own for the levels.
+            if text and "null" not in text and (not self._may_be_too_deep(text) or self._is_shallow(payload, text)):
+                return text
+        return self._encode_exactly(frame)
+
+    def _is_shallow(self, payload: Any, text: str) -> bool:
+        # What the collector does not track is a dict with no container in it but such tuples, or a tuple with none but
+        # such tuples: one level, and one for each array that the text may have.
+        return _tracked_within(self.max_depth - 1 - text.count("["), payload)
+
+    def _encode_exactly(self, frame: Frame) -> str:
         try:
             problem = _unwritable(frame.payload, self.max_depth)
             if problem is None:
-                return _ENCODER.encode(frame).decode()
+                try:
+                    return _ENCODER.encode(frame).decode()
+                except TypeError:
+                    plain = msgspec.structs.replace(frame, payload=_without_enums(frame.payload))
+                    return _ENCODER.encode(plain).decode()
         except RecursionError:
             problem = _TOO_DEEP
         except UnicodeError:
@@ -266,32 +310,49 @@ def _brackets_outside_strings(text: str) -> int:
 def _deeper_than(limit: int, payload: Any) -> bool:
     """Walk the containers of a decoded payload level by level, so that no nesting can exhaust the stack."""
     level = [payload] if type(payload) in (dict, list) else []
-    if level and limit == 0:
-        return True
     while level:
+        if limit == 0:
+            return True
         limit -= 1
-        # What the collector does not track holds no container (CPython; else this is slower and as right), and most
-        # values are so: a look in C spares one in Python. On the last level such a one counts too.
         level = [
             child
             for container in level
-            for child in _looked_at(container.values() if type(container) is dict else container, limit)
+            for child in (container.values() if type(container) is dict else container)
             if type(child) is dict or type(child) is list
         ]
-        if level and limit == 0:
-            return True
     return False
 
 
-def _looked_at(children: Iterable[Any], limit: int) -> Iterable[Any]:
-    return filter(gc.is_tracked, children) if limit > 0 else children
+def _tracked_within(limit: int, payload: Any) -> bool:
+    """Tell whether what the collector tracks of a payload nests no deeper; False too where it holds enums.
+
+    It costs next to nothing, because the leaves of a payload and the containers around them are seldom tracked.
+    """
+    level = [payload]
+    while level:
+        if limit <= 0:
+            return False
+        limit -= 1
+        tracked: list[Any] = []
+        for container in level:
+            kind = type(container)
+            if kind is dict:
+                tracked += filter(gc.is_tracked, container.values())
+            elif kind is list or kind is tuple:
+                tracked += filter(gc.is_tracked, container)
+            elif kind is not uuid.UUID:
+                return False  # an enum, whose value may nest
+        level = tracked
+    return True
 
 
 def _unwritable(value: Any, room: int) -> str | None:
     """Say what in this value is no JSON, by type and never by value, or return None; ``room`` is the levels left."""
     kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
+    if kind is str or kind is int or kind is bool or value is None or kind is uuid.UUID:
         return None
+    if isinstance(value, enum.Enum):
+        return _unwritable(value.value, room)
     if isinstance(value, float):
         return None if math.isfinite(value) else "a float that is not finite"
     if isinstance(value, dict):
@@ -302,7 +363,7 @@ def _unwritable(value: Any, room: int) -> str | None:
     elif isinstance(value, (list, tuple)):
         children = value
     elif isinstance(value, (str, int)):
-        return None  # An enum; msgspec refuses other subclasses itself.
+        return None  # A subclass, which msgspec refuses itself.
     else:
         return f"a value of type {kind.__name__}"
     if room == 0:
@@ -316,6 +377,17 @@ def _unwritable(value: Any, room: int) -> str | None:
         if problem is not None:
             return problem
     return None
+
+
+def _without_enums(value: Any) -> Any:
+    """Return what may be written with the value in place of each enum; msgspec knows enums of str and int only."""
+    if isinstance(value, enum.Enum):
+        return _without_enums(value.value)
+    if isinstance(value, dict):
+        return {key: _without_enums(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_enums(child) for child in value]
+    return value
 
 
 def _read(data: bytes, names: tuple[str, ...]) -> tuple[list[str], bytes]:

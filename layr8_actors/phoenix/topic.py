@@ -61,34 +61,22 @@ class Topic:
     :meth:`join_timed_out` and :meth:`disconnected` when they happen. Nothing here checkpoints.
     """
 
-    __slots__ = ("_alias", "_join_ref", "_leave_ref", "_status", "_topic")
+    __slots__ = ("_alias", "_leave_ref", "join_ref", "status", "topic")
 
     def __init__(self, topic: str) -> None:
-        self._topic = topic
+        # Plain attributes, though nobody else may write them: each frame asks for them.
+        self.topic = topic
+        """The name that all frames sent carry."""
+        self.status = TopicStatus.CLOSED
+        """The state it is in."""
+        self.join_ref: str | None = None
+        """The join in force, or being asked for; not None exactly while the status is joining, joined or leaving."""
         self._alias: str | None = None
-        self._status = TopicStatus.CLOSED
-        # Not None exactly while the status is joining, joined or leaving.
-        self._join_ref: str | None = None
         # Not None exactly while the status is leaving.
         self._leave_ref: str | None = None
 
     def __repr__(self) -> str:
-        return f"<Topic {self._topic!r} {self._status.value} join_ref={self._join_ref!r}>"
-
-    @property
-    def topic(self) -> str:
-        """The name that all frames sent carry."""
-        return self._topic
-
-    @property
-    def status(self) -> TopicStatus:
-        """The state it is in."""
-        return self._status
-
-    @property
-    def join_ref(self) -> str | None:
-        """The join in force, or being asked for; ``None`` while the topic is closed or errored."""
-        return self._join_ref
+        return f"<Topic {self.topic!r} {self.status.value} join_ref={self.join_ref!r}>"
 
     def accept_alias(self, topic: str) -> None:
         """Take frames of this other topic name for ours, from now on and over rejoins, instead of any alias before.
@@ -110,7 +98,7 @@ class Topic:
         closes the old one after it. Nothing pending under the old join will be answered.
         """
         self._set(TopicStatus.JOINING, ref)
-        return Frame(ref, ref, self._topic, PHX_JOIN, payload)
+        return Frame(ref, ref, self.topic, PHX_JOIN, payload)
 
     def leave(self, ref: str) -> Frame:
         """Return the ``phx_leave`` to send, with the join_ref without which Phoenix ignores it.
@@ -118,11 +106,11 @@ class Topic:
         Raises:
             LocalProtocolError: the topic is neither joining nor joined; there is nothing to leave.
         """
-        join_ref = self._join_ref
-        if join_ref is None or self._status is TopicStatus.LEAVING:
-            raise LocalProtocolError(f"leave on a topic that is {self._status.value}")
+        join_ref = self.join_ref
+        if join_ref is None or self.status is TopicStatus.LEAVING:
+            raise LocalProtocolError(f"leave on a topic that is {self.status.value}")
         self._set(TopicStatus.LEAVING, join_ref, ref)
-        return Frame(join_ref, ref, self._topic, PHX_LEAVE, {})
+        return Frame(join_ref, ref, self.topic, PHX_LEAVE, {})
 
     def push(self, ref: str, event: str, payload: Any) -> Frame:
         """Return the push to send, stamped with the join in force: no other join_ref works on all Phoenix versions.
@@ -135,11 +123,11 @@ class Topic:
         Raises:
             LocalProtocolError: the topic is not joined; or the event is one of Phoenix' own, which crashes the channel.
         """
-        if self._status is not TopicStatus.JOINED:
-            raise LocalProtocolError(f"push on a topic that is {self._status.value}")
+        if self.status is not TopicStatus.JOINED:
+            raise LocalProtocolError(f"push on a topic that is {self.status.value}")
         if event in RESERVED_EVENTS:
             raise LocalProtocolError(f"push of the reserved event {event}")
-        return Frame(self._join_ref, ref, self._topic, event, payload)
+        return Frame(self.join_ref, ref, self.topic, event, payload)
 
     def join_timed_out(self, ref: str) -> Frame:
         """Note that the join was not answered in time: errored; return the ``phx_leave`` that undoes a late ok.
@@ -150,16 +138,16 @@ class Topic:
         Raises:
             LocalProtocolError: the topic is not joining.
         """
-        if self._status is not TopicStatus.JOINING:
-            raise LocalProtocolError(f"a join cannot time out on a topic that is {self._status.value}")
-        frame = Frame(self._join_ref, ref, self._topic, PHX_LEAVE, {})
+        if self.status is not TopicStatus.JOINING:
+            raise LocalProtocolError(f"a join cannot time out on a topic that is {self.status.value}")
+        frame = Frame(self.join_ref, ref, self.topic, PHX_LEAVE, {})
         self._set(TopicStatus.ERRORED)
         return frame
 
     def disconnected(self) -> None:
         """Note that the socket is gone: errored if it was joining or joined, closed if it was leaving."""
-        if self._join_ref is not None:
-            self._set(TopicStatus.CLOSED if self._status is TopicStatus.LEAVING else TopicStatus.ERRORED)
+        if self.join_ref is not None:
+            self._set(TopicStatus.CLOSED if self.status is TopicStatus.LEAVING else TopicStatus.ERRORED)
 
     # --- what we receive ----------------------------------------------------------------------------------------------
 
@@ -172,11 +160,11 @@ class Topic:
         Frames of a join that is over change nothing, nor do frames of other topics. A frame without a join_ref belongs
         to whatever join is in force: so come broadcasts, and "unmatched topic". Never raises.
         """
-        if frame.topic != self._topic and (self._alias is None or frame.topic != self._alias):
+        if frame.topic != self.topic and (self._alias is None or frame.topic != self._alias):
             return FrameIgnored("foreign topic")
         # Phoenix writes a null ref as the empty string in binary frames, and phoenix.js takes both for none.
         join_ref = None if frame.join_ref == "" else frame.join_ref
-        current = self._join_ref
+        current = self.join_ref
         if current is None:
             return FrameIgnored("not joined" if join_ref is None else "stale join_ref")
         if join_ref is not None and join_ref != current:
@@ -193,14 +181,14 @@ class Topic:
                 self._set(TopicStatus.CLOSED)
                 return TopicClosed(current)
             # A crash while leaving is an end that nobody mourns: no join shall follow it.
-            self._set(TopicStatus.CLOSED if self._status is TopicStatus.LEAVING else TopicStatus.ERRORED)
+            self._set(TopicStatus.CLOSED if self.status is TopicStatus.LEAVING else TopicStatus.ERRORED)
             return TopicErrored(current, frame.payload)
         return FrameIgnored("unexpected")
 
     def _receive_reply(self, current: str, join_ref: Ref, ref: Ref, payload: Any) -> TopicEvent:
         if not isinstance(ref, str) or not ref:
             return FrameIgnored("unexpected")
-        if self._status is TopicStatus.JOINING:
+        if self.status is TopicStatus.JOINING:
             # By ref and not by join_ref: Phoenix answers an unmatched topic without one.
             return self._receive_join_reply(current, payload) if ref == current else FrameIgnored("unexpected")
         if ref == current:
@@ -217,7 +205,7 @@ class Topic:
         if (
             reason == _UNMATCHED
             and join_ref is None  # With one it is the channel itself that speaks, so it lives.
-            and self._status is TopicStatus.JOINED
+            and self.status is TopicStatus.JOINED
             and payload["status"] == "error"
             and _newer(ref, current)
         ):
@@ -238,8 +226,8 @@ class Topic:
         return JoinRefused(current, _reason(response), response)
 
     def _set(self, status: TopicStatus, join_ref: str | None = None, leave_ref: str | None = None) -> None:
-        self._status = status
-        self._join_ref = join_ref
+        self.status = status
+        self.join_ref = join_ref
         self._leave_ref = leave_ref
 
 

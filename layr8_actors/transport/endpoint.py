@@ -31,6 +31,12 @@ _PATH_SAFE = "/%:@!$&'()*+,;=-._~"
 _QUERY_SAFE = _PATH_SAFE + "?"
 
 
+class NormalUrl(str):
+    """A URL that was checked and is in the form in which it is dialled, so that nobody has to do that again."""
+
+    __slots__ = ()
+
+
 def normalize_url(ws_url: str) -> str:
     """Check a node's URL and bring it into the form in which it is dialled.
 
@@ -53,12 +59,14 @@ def normalize_url(ws_url: str) -> str:
     return checked
 
 
-def checked_url(ws_url: object) -> str | InvalidOption:
+def checked_url(ws_url: object) -> NormalUrl | InvalidOption:
     """The normalised URL, or the error to raise from a frame that no longer holds the URL; see :func:`normalize_url`.
 
     Args:
         ws_url: the URL, or whatever came in its place.
     """
+    if isinstance(ws_url, NormalUrl):
+        return ws_url
     if not isinstance(ws_url, str):
         return InvalidOption("ws_url", ws_url, "a str such as 'wss://node.example.com/plugin_socket/websocket'")
     if _CONTROL_OR_SPACE.search(ws_url):
@@ -84,7 +92,7 @@ def checked_url(ws_url: object) -> str | InvalidOption:
     if port is not None and port != _DEFAULT_PORTS[scheme]:
         netloc += f":{port}"
     pieces = [quote(piece, safe=_QUERY_SAFE) for piece in parts.query.split("&") if piece and _name(piece) not in _OURS]
-    return SplitResult(scheme, netloc, quote(parts.path, safe=_PATH_SAFE), "&".join(pieces), "").geturl()
+    return NormalUrl(SplitResult(scheme, netloc, quote(parts.path, safe=_PATH_SAFE), "&".join(pieces), "").geturl())
 
 
 def _name(piece: str) -> str:
@@ -163,6 +171,18 @@ class Endpoint:
         return f"Endpoint(url={self.public_url!r}, api_key=***, auth={self.auth!r}, open_timeout={self.open_timeout!r})"
 
     parse_url = staticmethod(normalize_url)
+
+    def within(self, seconds: float) -> Endpoint:
+        """The same endpoint with another ``open_timeout``; nothing else of it is checked again.
+
+        Args:
+            seconds: more than 0.
+        """
+        twin = object.__new__(Endpoint)
+        for field in dataclasses.fields(Endpoint):
+            object.__setattr__(twin, field.name, getattr(self, field.name))
+        object.__setattr__(twin, "open_timeout", seconds)
+        return twin
 
     @property
     def public_url(self) -> str:

@@ -9,8 +9,6 @@ but for messages, which are handed over as they came.
 
 from __future__ import annotations
 
-import http
-import re
 from collections.abc import Callable
 
 import trio
@@ -19,23 +17,12 @@ from .control_frames import ControlFrames
 from .dial import Refused, explain
 from .endpoint import Endpoint
 from .redaction import redact_bytes
+from .upgrade import AnswerHead, UpgradeFailed, request_with_key
 
-__all__ = ("GuardedStream", "UpgradeFailed", "WriteFailed")
+__all__ = ("GuardedStream", "WriteFailed")
 
-_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
-# Cowboy and Bandit send a few hundred bytes; 64 KiB is the order of what HTTP servers themselves accept as a head.
-_MAX_HEAD = 64 * 1024
 # Seconds that reading waits for more after writing has failed: a reset socket answers at once, other streams soon.
 _LAST_READ = 0.1
-
-
-class UpgradeFailed(Exception):
-    """The upgrade has failed for the reason given; internal, it never leaves the adapter."""
-
-    def __init__(self, refused: Refused) -> None:
-        self.refused = refused
-        super().__init__(refused.detail)
 
 
 class WriteFailed(Exception):
@@ -81,7 +68,7 @@ class GuardedStream(trio.abc.Stream):
         self._on_pause = on_pause
         self._reader: trio.lowlevel.Task | None = None
         self._receiving: trio.CancelScope | None = None
-        self._head = b""
+        self._head = AnswerHead()
         self._reading = False
         self._writing = 0
         self._cut = False
@@ -115,7 +102,7 @@ class GuardedStream(trio.abc.Stream):
                 raise WriteFailed
 
     async def _request(self, data: bytes | bytearray | memoryview) -> None:
-        await self._write(self._with_key(data))
+        await self._write(request_with_key(bytes(data), self._endpoint))
         if self.torn:
             raise UpgradeFailed(Refused(f"the upgrade request could not be written: {self.lost}"))
 
@@ -134,13 +121,6 @@ class GuardedStream(trio.abc.Stream):
                 self.torn = True
                 if self._receiving is not None:
                     self._receiving.cancel(reason="writing has failed")
-
-    def _with_key(self, data: bytes | bytearray | memoryview) -> memoryview:
-        """The upgrade request with the real request line, and with the headers that carry the key."""
-        _, _, headers = bytes(data).partition(b"\r\n")
-        line = f"GET {self._endpoint.request_target().reveal()} HTTP/1.1\r\n".encode("ascii")
-        extra = "".join(f"{name}: {value.reveal()}\r\n" for name, value in self._endpoint.auth_headers())
-        return memoryview(line + headers.removesuffix(b"\r\n") + extra.encode("ascii") + b"\r\n")
 
     async def wait_send_all_might_not_block(self) -> None:
         """As the stream beneath has it."""
@@ -170,8 +150,7 @@ class GuardedStream(trio.abc.Stream):
             finally:
                 self._reading = False
             if not self.upgraded:
-                self._check_head(data)
-                data = self._take_head() if self.upgraded else b""
+                data = self._answer(data)
             elif data:
                 data = self._control_frames.feed(data)
             else:
@@ -179,41 +158,15 @@ class GuardedStream(trio.abc.Stream):
             if data:
                 return data
 
-    def _take_head(self) -> bytes:
-        """The answer's head, and what of the first frames came with it."""
-        end = _END_OF_HEAD.search(self._head)
-        assert end is not None
-        head, rest = self._head[: end.end()], self._head[end.end() :]
-        self._head = b""
+    def _answer(self, data: bytes | bytearray) -> bytes:
+        """The answer's head once it is whole, and what of the first frames came with it."""
+        found = self._head.feed(data, self.lost)
+        if found is None:
+            return b""
+        self.upgraded = True
+        head, rest = found
         return redact_bytes(head, self._endpoint.api_key) + self._control_frames.feed(rest)
-
-    def _check_head(self, data: bytes | bytearray) -> None:
-        if not data:
-            cause = f" ({self.lost})" if self.lost else ""
-            raise UpgradeFailed(Refused(f"the connection was closed during the upgrade{cause}"))
-        self._head += data
-        if not self._head.startswith(b"HTTP/1."[: len(self._head)]):
-            raise UpgradeFailed(Refused("the answer to the upgrade is not HTTP/1.1; is it the right port and scheme?"))
-        line = _STATUS_LINE.match(self._head)
-        if line is None and b"\n" in self._head:
-            raise UpgradeFailed(Refused("the answer to the upgrade has no valid HTTP status line"))
-        if line is not None and int(line[1]) != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            raise UpgradeFailed(_refusal(int(line[1])))
-        if _END_OF_HEAD.search(self._head):
-            self.upgraded = True
-        elif len(self._head) > _MAX_HEAD:
-            raise UpgradeFailed(Refused(f"the answer to the upgrade has more than {_MAX_HEAD} bytes of headers"))
 
     async def aclose(self) -> None:
         """Close the stream beneath."""
         await self.stream.aclose()
-
-
-def _refusal(status: int) -> Refused:
-    """The text of a refusal by HTTP; the phrase is the standard's, since the peer's own may quote the request."""
-    try:
-        phrase = f" {http.HTTPStatus(status).phrase}"
-    except ValueError:
-        phrase = ""
-    advice = "; redirects are not followed, correct ws_url" if 300 <= status < 400 else ""
-    return Refused(f"the node answered HTTP {status}{phrase}{advice}", status)

@@ -23,9 +23,10 @@ class Transport(Protocol):
     Tasks: one task receives, one task sends, and any task may close or abort at any time, also while the other two are
     waiting. Two tasks that send at once keep each message whole, but mix the messages of their batches.
 
-    Drain duty: an adapter reads ahead by a bounded amount. Beyond it, while nobody receives, the socket is not read,
-    TCP slows the peer down, and neither a ping nor a close of the peer is noticed. So whoever owns a transport keeps
-    receiving.
+    Drain duty: the socket is read by whoever receives, or ahead of it by the adapter, by a bounded amount, and not
+    before nobody has received for a while (a second at the most). Beyond that bound, while nobody receives, the socket
+    is not read, TCP slows the peer down, and neither a ping nor a close of the peer is noticed. So whoever owns a
+    transport keeps receiving.
 
     Attributes:
         name: the adapter, for statistics and events.
@@ -46,7 +47,8 @@ class Transport(Protocol):
                 where the peer's message exceeded ``max_message_size``. Every further call raises it too, each time a
                 new instance. Open another transport.
 
-        Always checkpoints. Cancellation loses nothing: the next call returns what this one would have.
+        Always checkpoints. Cancellation loses nothing: the next call returns what this one would have. Where the stream
+        is somebody else's (``open_stream``), its ``receive_some`` has to keep that promise too, as all of Trio's do.
         """
         ...
 
@@ -105,8 +107,9 @@ class Connector(Protocol):
         """Resolve, connect, shake hands, upgrade.
 
         Args:
-            nursery: the transport's background task runs in it, and nothing but ``Cancelled`` escapes into it; when it
-                is cancelled, the link is dropped.
+            nursery: the transport's own task runs in it, which does what no caller is there to do (answers pings, reads
+                ahead, closes the socket), and nothing but ``Cancelled`` escapes into it; when it is cancelled, the link
+                is dropped.
             endpoint: where to dial; its ``open_timeout`` bounds all steps together.
 
         Returns:
@@ -115,6 +118,8 @@ class Connector(Protocol):
         Raises:
             ConnectFailed: with ``status`` where the peer answered with HTTP, and a ``detail`` that says which step
                 failed and why. It carries no cause, no context and no key. Try again later, unless ``permanent``.
+
+            RuntimeError: the nursery takes no more tasks.
 
         Always checkpoints. Failure and cancellation, at whatever step, leave no task and no socket behind.
         """

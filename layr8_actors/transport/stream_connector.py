@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import trio
 
 from ..errors import ConnectFailed
 from .dial import OpenStream, Progress, Refused, dial, open_tcp_stream
 from .endpoint import Endpoint
+from .port import Transport
 
 __all__ = ("StreamConnector",)
 
 
-class _StreamTransport(Protocol):
-    """What an adapter's transport has besides the port: the task that upgrades, and reads until the end."""
-
-    async def run(self, *, task_status: trio.TaskStatus[Refused | None]) -> None: ...
-
-
-T = TypeVar("T", bound=_StreamTransport)
+T = TypeVar("T", bound=Transport)
 
 
 class StreamConnector(Generic[T]):
-    """Dials, and lets an adapter's transport upgrade the stream; see :class:`layr8_actors.transport.Connector`.
+    """Dials, and lets an adapter upgrade the stream; see :class:`layr8_actors.transport.Connector`.
 
     Args:
         name: the adapter.
-        transport: makes its transport of a connected stream.
         open_stream: connects to a host and a port; the default is TCP.
     """
 
-    def __init__(
-        self, name: str, transport: Callable[[trio.abc.Stream, Endpoint], T], open_stream: OpenStream | None
-    ) -> None:
+    def __init__(self, name: str, open_stream: OpenStream | None) -> None:
         self.name = name
-        self._transport = transport
         self._open_stream: OpenStream = open_stream or open_tcp_stream
         self._context: ssl.SSLContext | None = None
 
@@ -58,16 +48,18 @@ class StreamConnector(Generic[T]):
         if isinstance(stream, Refused):
             return stream
         progress.step = "the WebSocket upgrade"
-        transport = self._transport(stream, endpoint)
-        opened = False
+        outcome: T | Refused | None = None
         try:
-            refused: Refused | None = await nursery.start(transport.run)
-            opened = refused is None
+            outcome = await self._upgrade(nursery, stream, endpoint)
         finally:
             # Also where the nursery takes no more tasks, so that the transport's own clean-up never began.
-            if not opened:
+            if outcome is None or isinstance(outcome, Refused):
                 await trio.aclose_forcefully(stream)
-        return refused or transport
+        return outcome
+
+    async def _upgrade(self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint) -> T | Refused:
+        """Shake hands on a connected stream, and start what the transport needs in the nursery; for adapters."""
+        raise NotImplementedError
 
     def _default_context(self) -> ssl.SSLContext:
         # Kept, because it costs some ten milliseconds to load the system's certificates.

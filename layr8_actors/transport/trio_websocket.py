@@ -16,10 +16,11 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from .dial import OpenStream, Refused, explain
 from .endpoint import Endpoint
-from .guarded_stream import GuardedStream, UpgradeFailed, WriteFailed
+from .guarded_stream import GuardedStream, WriteFailed
 from .link_end import LinkEnd
 from .read_ahead import ReadAhead
 from .stream_connector import StreamConnector
+from .upgrade import UpgradeFailed
 
 __all__ = ("TrioWebSocketConnector",)
 
@@ -252,4 +253,11 @@ class TrioWebSocketConnector(StreamConnector[TrioWebSocketTransport]):
     """
 
     def __init__(self, open_stream: OpenStream | None = None) -> None:
-        super().__init__(_NAME, TrioWebSocketTransport, open_stream)
+        super().__init__(_NAME, open_stream)
+
+    async def _upgrade(
+        self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint
+    ) -> TrioWebSocketTransport | Refused:
+        transport = TrioWebSocketTransport(stream, endpoint)
+        refused: Refused | None = await nursery.start(transport.run)
+        return refused or transport

@@ -33,7 +33,9 @@ def new_connection(node: Any, nursery: trio.Nursery, reconnector: Notes) -> tupl
     sink: Any = Notes()
     notes: Any = reconnector
     connection = Connection(record, node, sink, sink, notes)
-    connection.otp_process = SimpleNamespace(nursery=nursery)  # type: ignore[assignment]
+    connection.otp_process = SimpleNamespace(
+        nursery=nursery, start_soon=lambda async_fn, args: nursery.start_soon(async_fn, *args)
+    )  # type: ignore[assignment]
     return connection, record
 
 

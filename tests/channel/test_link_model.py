@@ -56,7 +56,7 @@ def new_machine() -> LinkMachine:
 
 def picture(machine: LinkMachine) -> dict[str, Any]:
     """All that the machine knows, its source of jitter aside."""
-    return {name: value for name, value in vars(machine).items() if name != "_random"}
+    return {name: getattr(machine, name) for name in machine.__slots__ if name != "_random"}
 
 
 class Promises:

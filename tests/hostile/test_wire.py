@@ -130,7 +130,7 @@ async def test_a_node_that_pings_without_end_and_reads_no_pong_is_dropped_by_the
                 node.send_wire(b"\x89\x7d" + b"p" * 125, DID)
         await trio.sleep(61)
         assert any(isinstance(event, LinkLost) for event in events)
-        node.behave()
+        node.resume(DID)
         await node.wait_joined(DID, 2, timeout=60)
 
 

@@ -81,6 +81,7 @@ async def test_its_task_has_no_nursery_and_one_scope(lab: Any, ref: ActorRef, lo
         await settle()
         assert ref._process is not None
         task = ref._process.task
+        assert task is not None
         assert task.child_nurseries == []
         assert task.parent_nursery is not None
         assert task._cancel_status._parent is task.parent_nursery._cancel_status

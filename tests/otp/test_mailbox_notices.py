@@ -40,7 +40,7 @@ def test_L2_G1_G18_order_survives_any_mix_of_messages_and_notices(
     for number, step in enumerate(steps):
         if step == "put":
             # What the reader has been handed, or gave back, is in its hands and takes no room.
-            full = mailbox.statistics().depth - len(mailbox._front) >= capacity
+            full = mailbox.statistics().depth - len(mailbox._front or ()) >= capacity
             if overflow is Overflow.WAIT:
                 assert mailbox.try_put(number) is not full
                 expected += [] if full else [number]

@@ -22,7 +22,7 @@ from layr8_actors import (
     ReplyTimeout,
     open_channel,
 )
-from layr8_actors.channel.events import AttemptFailed, CallbackFailed, LinkLost, LinkOpened, TopicLost
+from layr8_actors.channel.events import AttemptFailed, CallbackFailed, CallbacksSkipped, LinkLost, LinkOpened, TopicLost
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode
 from tests.peers.agents import ALICE, EXACT, KEY, PROTOCOLS, Calls, Sender, of, options, plaintext, settle, tasks
@@ -283,6 +283,34 @@ async def test_an_on_disconnect_that_never_ends_holds_up_its_own_lane_alone(call
             assert (hung, calls.ids, calls.order) == (1, ["1", "2", "3", "4", "5", "6"], [])
             start = trio.current_time()
         assert trio.current_time() - start < 5
+
+
+async def test_calls_that_wait_for_a_callback_that_hangs_are_bounded_and_still_take_turns(calls: Calls) -> None:
+    """A night of flapping behind one on_disconnect that hangs: two more calls waited for it with each drop."""
+    events: list[Event] = []
+    hangs = trio.Event()
+
+    async def on_disconnect(error: Exception) -> None:
+        calls.on_disconnect(error)
+        await hangs.wait()
+
+    async with CloudNode(memory=True) as node:
+        given = options(node, events, callbacks=Callbacks(None, on_disconnect, calls.on_reconnect))
+        async with open_channel(given) as channel:
+            await channel.connect(PROTOCOLS)
+            for number in range(1, 101):
+                node.drop()
+                await node.wait_joined(ALICE, number + 1)
+                await trio.sleep(31)
+            node.drop()
+            await settle()
+            # One call hangs, 200 came behind it, and the last state is among those that are kept.
+            assert (len(calls.order), len(channel._record.notices)) == (1, 64)
+            assert (channel.statistics().callbacks_skipped, of(events, CallbacksSkipped)[-1].count) == (136, 136)
+            hangs.set()
+            await settle()
+            assert calls.order == ["disconnect", "reconnect"] * 32 + ["disconnect"]
+            assert channel.state.last_error is calls.disconnects[-1]
 
 
 # --- the clock --------------------------------------------------------------------------------------------------------

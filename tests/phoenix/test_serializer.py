@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import gc
 import json
 import math
 import sys
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from layr8_actors.errors import FrameTooDeep, FrameTooLarge, InvalidOption, LocalProtocolError, MalformedFrame
-from layr8_actors.phoenix import MAX_CONTAINERS, MAX_DEPTH, MAX_SIZE, Frame, Serializer
+from layr8_actors.phoenix import MAX_CONTAINERS, MAX_DEPTH, MAX_SIZE, Frame, Serializer, serializer as serializer_module
 from layr8_actors.phoenix.serializer import _brackets_outside_strings
 
 SERIALIZER = Serializer()
@@ -229,6 +230,21 @@ class Plain(enum.Enum):
     ONE = 1
 
 
+class Nested(enum.Enum):
+    ONE = {"ids": (1, Colour.RED)}  # noqa: RUF012 - a value like any other
+
+
+class Deep(enum.Enum):
+    ONE = [[[1]]]  # noqa: RUF012 - likewise
+
+
+DEEP = Deep.ONE
+
+
+class Wrong(enum.Enum):
+    DAY = datetime.date(2026, 1, 1)
+
+
 class Ratio(float, enum.Enum):
     HALF = 0.5
 
@@ -272,6 +288,8 @@ def test_a_frame_is_written_as_compact_json() -> None:
         ({"level": Level.HIGH}, {"level": 3}),
         ({Colour.RED: 1}, {"red": 1}),
         ([Ratio.HALF], [0.5]),
+        ([Plain.ONE, {"nested": Nested.ONE}], [1, {"nested": {"ids": [1, "red"]}}]),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
     ],
 )
 def test_what_plainly_is_json_is_written(payload: Any, written: Any) -> None:
@@ -290,11 +308,11 @@ def test_what_plainly_is_json_is_written(payload: Any, written: Any) -> None:
         ({"hunter2"}, "a value of type set"),
         (frozenset(), "a value of type frozenset"),
         (datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), "a value of type datetime"),
-        (uuid.UUID(int=1), "a value of type UUID"),
         (decimal.Decimal("1.5"), "a value of type Decimal"),
         (Record(), "a value of type Record"),
         (Struct(), "a value of type Struct"),
-        (Plain.ONE, "a value of type Plain"),
+        (Wrong.DAY, "a value of type date"),
+        ({uuid.UUID(int=1): 1}, "a dict with a key of type UUID"),
         (msgspec.Raw(b"garbage"), "a value of type Raw"),
         (object(), "a value of type object"),
         ({1: "hunter2"}, "a dict with a key of type int"),
@@ -310,7 +328,9 @@ def test_what_is_no_json_is_refused_by_type_and_never_by_value(value: Any, says:
     for payload in (value, [value], {"outer": {"inner": [1, value]}}):
         with pytest.raises(LocalProtocolError, match=says) as caught:
             SERIALIZER.encode(push_of(payload))
-        assert "allowed: None, bool, int, finite float, str, list, tuple, and dict with str keys" in str(caught.value)
+        assert "allowed: None, bool, int, finite float, str, UUID, list, tuple, dict with str keys, and enums" in str(
+            caught.value
+        )
         assert SECRET not in str(caught.value)
         assert caught.value.__context__ is None
 
@@ -468,6 +488,60 @@ def test_text_frames_survive_the_round_trip(frame: Frame) -> None:
     text = SERIALIZER.encode(frame)
     assert SERIALIZER.decode(text) == frame
     assert json.loads(text) == [frame.join_ref, frame.ref, frame.topic, frame.event, frame.payload]
+
+
+# Whatever a program may hand over, JSON or not, and long enough for each way in which the fast encoder looks at it.
+_LEAF = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("null [[{{ x" * 200)
+    | st.uuids() | st.sampled_from([Colour.RED, Level.HIGH, Plain.ONE, Nested.ONE, Wrong.DAY, Ratio.HALF, DEEP])
+    | st.sampled_from([SubStr("a"), SubInt(1), Point(1, 2), Record(), Struct(), b"a", {1}, decimal.Decimal(1), 2**64])
+    | st.dates() | st.just(math.nan)
+)  # fmt: skip
+_KEY = st.text(max_size=3) | st.sampled_from([Colour.RED, SubStr("k"), 1, None, "\ud800", "null"])
+_ANYTHING = st.recursive(
+    _LEAF,
+    lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=3).map(tuple)
+    | st.dictionaries(_KEY, inner, max_size=4) | st.dictionaries(st.text(), inner).map(collections.OrderedDict)
+    | st.builds(lambda value, times: [value] * times, inner, st.integers(1, 5)),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@pytest.mark.skipif(serializer_module._dumps is None, reason="orjson is not installed, so there is but one way")
+@settings(max_examples=200, deadline=None)
+@given(_ANYTHING, st.sampled_from([1, 2, 3, 4, 64]), st.booleans())
+def test_whether_orjson_is_installed_changes_nothing(payload: Any, max_depth: int, collect: bool) -> None:
+    if collect:
+        gc.collect(0)  # tuples of atoms are untracked then
+    serializer = Serializer(max_depth=max_depth)
+    outcomes: list[Any] = []
+    for encode in (serializer.encode, serializer._encode_exactly):
+        try:
+            outcomes.append(json.loads(encode(push_of(payload))))
+        except LocalProtocolError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: (inner,), lambda inner: [inner], lambda inner: {"a": inner}])
+@pytest.mark.parametrize("padding", ["", "x" * 2000])
+def test_the_fast_encoder_counts_levels_that_the_collector_does_not_track(wrap: Any, padding: str) -> None:
+    leaves: list[Any] = [1, (), [], {}, {"a": 1}, (1, (2,))]
+    for leaf in leaves:
+        for levels in range(1, 7):
+            payload: Any = leaf
+            for _ in range(levels):
+                payload = wrap(payload)
+            payload = {"padding": padding, "payload": payload}
+            gc.collect()
+            serializer = Serializer(max_depth=5)
+            outcomes: list[str] = []
+            for encode in (serializer.encode, serializer._encode_exactly):
+                try:
+                    outcomes.append(encode(push_of(payload)))
+                except LocalProtocolError as error:
+                    outcomes.append(str(error))
+            assert outcomes[0] == outcomes[1]
 
 
 @_SETTINGS

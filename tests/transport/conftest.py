@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+import trustme
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Request, TextMessage
 
@@ -100,13 +102,14 @@ class RawPeer:
 
     def reset(self) -> None:
         """RST on TCP; on memory streams both directions are cut."""
-        if isinstance(self.stream, trio.SocketStream):
-            self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.stream.socket.close()
+        stream = self.stream.transport_stream if isinstance(self.stream, trio.SSLStream) else self.stream
+        if isinstance(stream, trio.SocketStream):
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            stream.socket.close()
         else:
-            assert isinstance(self.stream, trio.StapledStream)
-            self.stream.send_stream.close()
-            self.stream.receive_stream.close()
+            assert isinstance(stream, trio.StapledStream)
+            stream.send_stream.close()
+            stream.receive_stream.close()
 
 
 class MemoryPeer:
@@ -183,6 +186,35 @@ async def _over_streams(connector: MakeConnector, *, narrow: bool = False, **opt
         nursery.cancel_scope.cancel()
 
 
+@functools.cache
+def _tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts of a client that trusts the certificate of node.test, and of a server that has it."""
+    authority = trustme.CA()
+    client, server = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.configure_trust(client)
+    authority.issue_cert("node.test").configure_cert(server)
+    return client, server
+
+
+@contextlib.asynccontextmanager
+async def _over_tls(connector: MakeConnector, *, narrow: bool = False, **options: Any) -> AsyncIterator[Link]:
+    pair = trio.testing.lockstep_stream_pair if narrow else trio.testing.memory_stream_pair
+    ours, theirs = pair()
+    client, server = _tls()
+    peer = RawPeer(trio.SSLStream(theirs, server, server_side=True, https_compatible=True))
+
+    async def open_stream(_host: str, _port: int) -> trio.abc.Stream:
+        return ours
+
+    async with trio.open_nursery() as peers, trio.open_nursery() as nursery:
+        peers.start_soon(peer.accept)
+        endpoint = make_endpoint("wss://node.test/socket", ssl_context=client, **options)
+        transport = await connector(open_stream).open(nursery, endpoint)
+        await trio.testing.wait_all_tasks_blocked()
+        yield Link(transport, peer, nursery)
+        nursery.cancel_scope.cancel()
+
+
 @contextlib.asynccontextmanager
 async def _over_tcp(connector: MakeConnector, *, narrow: bool = False, **options: Any) -> AsyncIterator[Link]:
     async with trio.open_nursery() as peers, trio.open_nursery() as nursery:
@@ -213,7 +245,7 @@ CONNECTORS: dict[str, MakeConnector] = {"trio-websocket": TrioWebSocketConnector
 WEBSOCKETS: dict[str, Connect] = {
     f"{name} over {way}": functools.partial(over, connector)
     for name, connector in CONNECTORS.items()
-    for way, over in (("streams", _over_streams), ("TCP", _over_tcp))
+    for way, over in (("streams", _over_streams), ("TCP", _over_tcp), ("TLS", _over_tls))
 }
 ADAPTERS: dict[str, Connect] = {"memory pair": _memory, **WEBSOCKETS}
 
@@ -240,6 +272,12 @@ def connector(request: pytest.FixtureRequest) -> MakeConnector:
 def endpoint() -> Callable[..., Endpoint]:
     """Makes endpoints with the key of these tests."""
     return make_endpoint
+
+
+@pytest.fixture
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts of a client and of a server, which is node.test."""
+    return _tls()
 
 
 @pytest.fixture

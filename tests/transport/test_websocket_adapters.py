@@ -254,6 +254,8 @@ async def test_failed_write_loses_none_of_the_messages_already_read(connect_webs
     async with connect_websocket() as link:
         await link.peer.send([str(number) for number in range(1000)])
         await link.peer.close(1012, "restart")
+        if isinstance(link.peer.stream, trio.SSLStream):
+            await trio.sleep(2)  # Trio's SSLStream cannot be read from after a failed write: what was not read is lost
         link.peer.reset() if not isinstance(link.peer.stream, trio.SocketStream) else await link.peer.stream.aclose()
         with pytest.raises(TransportClosed):
             for _ in range(1000):

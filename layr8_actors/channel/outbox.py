@@ -1,0 +1,165 @@
+"""Frames on their way to the writer of one socket: a bounded queue that hands over all it holds at once.
+
+It does what a memory channel would, for a fraction of what that takes: a frame is appended to a list, the writer wakes
+once for all that have come meanwhile, and nothing is made before somebody has to wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import trio
+
+from ..phoenix import Ref
+from .waiter import Waiter
+
+__all__ = ("Outbox", "Outgoing")
+
+Outgoing: TypeAlias = tuple[str | bytes, Ref, Waiter | None]
+"""An encoded frame; the join it was stamped with, for it is discarded unwritten if that has ended by then; and who
+waits for its reply, if anybody does. A plain tuple, because one is made for each push."""
+
+
+class Outbox:
+    """What waits to be written, first in, first out; any number of tasks put, one takes.
+
+    Args:
+        capacity: frames that may wait before senders wait.
+    """
+
+    __slots__ = ("_capacity", "_entries", "_marks", "_parked", "_writer", "closed", "urgent")
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._entries: list[Outgoing] = []
+        self._parked: dict[trio.lowlevel.Task, Outgoing] | None = None  # in the order in which they came
+        self._marks: list[trio.Event] | None = None
+        self._writer: trio.lowlevel.Task | None = None
+        self.urgent: list[str | bytes] = []
+        """Frames of our own (join, leave, heartbeat), which go ahead of the users' and past the bound."""
+        self.closed = False
+        """True once nothing will be taken any more."""
+
+    def __len__(self) -> int:
+        """How many frames wait for the writer, without those of tasks that wait for room."""
+        return len(self._entries) + len(self.urgent)
+
+    @trio.lowlevel.enable_ki_protection
+    def put_nowait(self, entry: Outgoing) -> bool:
+        """Append a frame where there is room; no checkpoint.
+
+        Args:
+            entry: what to write.
+
+        Returns:
+            False where there is none, which is so while others wait for room, or where the outbox is closed.
+        """
+        entries = self._entries
+        if len(entries) >= self._capacity or self.closed:
+            return False
+        entries.append(entry)
+        if self._writer is not None:
+            self.wake()
+        return True
+
+    @trio.lowlevel.enable_ki_protection
+    async def put(self, entry: Outgoing) -> bool:
+        """Append a frame, waiting for room behind whoever waits already.
+
+        Args:
+            entry: what to write.
+
+        Returns:
+            False where the outbox is closed, or was closed meanwhile: the frame will not be written.
+
+        Checkpoints if it waits; cancelled, it has put nothing.
+        """
+        if self.put_nowait(entry):
+            return True
+        if self.closed:
+            return False
+        task = trio.lowlevel.current_task()
+        if self._parked is None:
+            self._parked = {}
+        parked = self._parked
+        parked[task] = entry
+
+        def abort(_: Callable[[], object]) -> trio.lowlevel.Abort:
+            del parked[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        return not self.closed
+
+    def post(self, data: str | bytes) -> None:
+        """Queue a frame of our own ahead of the users' frames; never waits, and a closed outbox forgets it.
+
+        Args:
+            data: the encoded frame.
+        """
+        if not self.closed:
+            self.urgent.append(data)
+            self.wake()
+
+    def mark(self) -> trio.Event:
+        """Return an event that is set when all that is queued now is written, frames that wait for room included.
+
+        The writer sets it. Where the outbox closes first it is never set: wait for the end of the link beside it.
+        """
+        mark = trio.Event()
+        if self._marks is None:
+            self._marks = []
+        self._marks.append(mark)
+        self.wake()
+        return mark
+
+    @trio.lowlevel.enable_ki_protection
+    def wake(self) -> None:
+        """Make the writer look, if it waits; no checkpoint."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            trio.lowlevel.reschedule(writer)
+
+    @trio.lowlevel.enable_ki_protection
+    async def wait(self) -> None:
+        """Wait until there is something to take, or the outbox is closed; for the writer alone. Always checkpoints."""
+        if self._entries or self.urgent or self._marks is not None or self.closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._writer = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._writer = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    @trio.lowlevel.enable_ki_protection
+    def take(self) -> tuple[list[str | bytes], list[Outgoing], list[trio.Event]]:
+        """Take the urgent frames, the users' in their order, and the marks that stood behind them.
+
+        Whoever waits for room is let in, as the frames of all of them go out with these.
+        """
+        urgent, entries, marks = self.urgent, self._entries, self._marks
+        self.urgent, self._entries, self._marks = [], [], None
+        if self._parked:
+            entries += self._parked.values()
+            self._release()
+        return urgent, entries, marks or []
+
+    @trio.lowlevel.enable_ki_protection
+    def close(self) -> list[Outgoing]:
+        """Refuse what comes, release the writer and whoever waits for room; idempotent.
+
+        Returns:
+            The frames that were never taken, those that waited for room among them.
+        """
+        self.closed = True
+        _, entries, _ = self.take()
+        self.wake()
+        return entries
+
+    def _release(self) -> None:
+        parked, self._parked = self._parked, None
+        for task in parked or ():
+            trio.lowlevel.reschedule(task)
