@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -186,9 +186,7 @@ class AnyEvent(RuleBasedStateMachine):
         if machine.status is LinkStatus.WAITING and machine.deadline is None and machine.link_open:
             # What it waits for is room, and then it has only to be looked at.
             before, self.room.free = self.room.free, True
-            copy: Any = new_machine(self.room)
-            copy.__dict__.update(vars(machine))
-            assert copy.link_opened(machine.link, self.now) == [JoinTopic(machine.link, PROTOCOLS)]
+            assert copy.copy(machine).link_opened(machine.link, self.now) == [JoinTopic(machine.link, PROTOCOLS)]
             self.room.free = before
         if self.gave_up:
             assert machine.status is LinkStatus.CLOSED
