@@ -861,6 +861,29 @@ async def test_no_callback_of_any_topic_runs_after_close_and_none_is_told_of_a_d
         assert [(agent.ids, agent.order) for agent in agents] == [([], [])] * 3
 
 
+async def test_a_callback_that_cleans_up_when_its_channel_is_closed_delays_the_leaves_by_that_much() -> None:
+    cleaned: list[float] = []
+
+    async def on_message(payload: Any) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+            cleaned.append(trio.current_time())
+
+    async with CloudNode(memory=True) as node, open_channel(options(node)) as channel:
+        await channel.connect(PROTOCOLS)
+        for did in (CAROL, DAVE, ERIN):
+            await channel.join(did, PROTOCOLS, callbacks=Callbacks(on_message))
+            node.deliver(did, plaintext(1, did))
+        await trio.sleep(1)
+        await channel.close()
+        # All of them clean up at once.
+        assert cleaned == [3.0, 3.0, 3.0]
+        assert [received.at for received in node.received(event="phx_leave")] == [3.0] * 4
+
+
 async def test_a_channel_that_is_cancelled_leaves_no_task_and_no_topic() -> None:
     async with CloudNode(memory=True) as node:
         tasks = trio.lowlevel.current_statistics().tasks_living
