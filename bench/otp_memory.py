@@ -33,6 +33,12 @@ class Alone(Actor):
     helpers = False
 
 
+class Prompt(Alone):
+    """One whose methods never wait, either."""
+
+    waits = False
+
+
 def held() -> int:
     """The bytes that Python objects hold now."""
     gc.collect()
@@ -73,13 +79,20 @@ def main() -> None:
     trees = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     empty = trio.run(cost, lambda: tree(Alone, 0), trees)
     alone = (trio.run(cost, lambda: tree(Alone, ACTORS), trees) - empty) / ACTORS
+    prompt = (trio.run(cost, lambda: tree(Prompt, ACTORS), trees) - empty) / ACTORS
     helped = (trio.run(cost, lambda: tree(WithHelpers, ACTORS), trees) - empty) / ACTORS
     print(f"| idle, of {trees} supervisors | KiB each |")
     print("|---|---|")
     print(f"| supervisor without children | {empty:.2f} |")
     print(f"| actor without helper tasks, in its supervisor | {alone:.2f} |")
+    print(f"| actor without helper tasks whose methods never wait, likewise | {prompt:.2f} |")
     print(f"| actor that may start helper tasks, likewise | {helped:.2f} |")
-    figures = {"supervisor_kib": empty, "actor_kib": alone, "actor_with_nursery_kib": helped}
+    figures = {
+        "supervisor_kib": empty,
+        "actor_kib": alone,
+        "actor_that_never_waits_kib": prompt,
+        "actor_with_nursery_kib": helped,
+    }
     print(json.dumps({"benchmark": "otp_memory", "supervisors": trees, **figures}))
 
 

@@ -17,6 +17,7 @@ import inspect
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,20 +47,38 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return ("trio", {"clock": MockClock(autojump_threshold=0)})
 
 
+def guarded_here(item: pytest.Item) -> bool:
+    """Whether the guard below watches over a test: one under Hypothesis is a plain function, left to faulthandler."""
+    test = getattr(item, "obj", None)
+    return inspect.iscoroutinefunction(test) and not hasattr(test, "hypothesis")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take tests on virtual time out of pytest-timeout's hands, which counts the time of the wall."""
+    for item in items:
+        virtual = guarded_here(item) and item.get_closest_marker("real_clock") is None
+        if virtual:
+            item.add_marker(pytest.mark.timeout(0), append=False)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
-    """End an async test that waits for nothing, in real time, and say where each of its tasks waits.
+    """End an async test that waits for nothing, and say where each of its tasks waits.
 
     anyio's runner takes pytest-timeout's exception between two steps of the loop and then waits for the sleeping test
     all the same: only a cancellation from inside ends it. This one comes at 80 % of the test's own timeout. A test that
     shields itself from it is ended by faulthandler_timeout (pyproject.toml), and the run with it.
+
+    On virtual time a test that hangs spins, for the clock looks for a deadline to jump to, and one that does not hang
+    may be kept waiting by a busy machine, or by one that is suspended. So there it is processor time that is counted.
     """
     test = pyfuncitem.obj
-    # Under Hypothesis the test is a plain function; one example that hangs is left to faulthandler_timeout.
-    if not inspect.iscoroutinefunction(test) or hasattr(test, "hypothesis"):
+    if not guarded_here(pyfuncitem):
         return
-    marker = pyfuncitem.get_closest_marker("timeout")
-    seconds = 0.8 * float(marker.args[0] if marker and marker.args else pyfuncitem.config.getini("timeout"))
+    virtual = pyfuncitem.get_closest_marker("real_clock") is None
+    given = [float(marker.args[0]) for marker in pyfuncitem.iter_markers("timeout") if marker.args and marker.args[0]]
+    seconds = 0.8 * (given[0] if given else float(pyfuncitem.config.getini("timeout")))
+    clock = time.process_time if virtual else time.monotonic
 
     @functools.wraps(test)
     async def guarded(*args: Any, **kwargs: Any) -> None:
@@ -71,20 +90,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
                 waiting.extend(where_tasks_wait(trio.lowlevel.current_root_task()))
                 scope.cancel(reason="the test hung")
 
-            def fire() -> None:
+            over = threading.Event()
+            until = clock() + seconds
+
+            def watch() -> None:
+                while (left := until - clock()) > 0:
+                    if over.wait(left):
+                        return
                 # The test may end in the same instant.
                 with contextlib.suppress(trio.RunFinishedError):
                     token.run_sync_soon(hung)
 
-            timer = threading.Timer(seconds, fire)
-            timer.daemon = True
-            timer.start()
+            threading.Thread(target=watch, name="the guard against hangs", daemon=True).start()
             try:
                 await test(*args, **kwargs)
             finally:
-                timer.cancel()
+                over.set()
         if waiting:
-            pytest.fail(f"hung for {seconds:g} s of real time; its tasks waited here:\n" + "\n".join(waiting))
+            what = "processor time" if virtual else "real time"
+            pytest.fail(f"hung for {seconds:g} s of {what}; its tasks waited here:\n" + "\n".join(waiting))
 
     pyfuncitem.obj = guarded
 

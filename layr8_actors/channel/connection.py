@@ -31,8 +31,9 @@ FRAMES_PER_TURN = 32
 As many as Inbox hands over in a turn of its own. Measured at a flood of 300 B: fewer pay more for the turns (4.1 us of
 CPU time a message with 16, 3.5 with 32), and more for the garbage collector, which looks at all that lives at once."""
 
-SIZE_PER_TURN = 64 * 1024
-"""Likewise, as ``len()`` counts: the frame that reaches it is the last of its turn."""
+SIZE_PER_TURN = 24 * 1024
+"""Likewise, as ``len()`` counts: the frame that reaches it is the last of its turn. Measured under a flood of 4 KB: the
+round trip of another channel takes 3.0 times what it takes in an idle process, 5.7 times with twice as much."""
 
 
 class Connection(Actor):

@@ -71,6 +71,7 @@ class Record:
         "crashes_on_one_frame",
         "dialling",
         "endpoint",
+        "failed_now",
         "failure",
         "in_hand",
         "joins",
@@ -118,6 +119,7 @@ class Record:
         self.unrouted: deque[FramesArrived] = deque()
         self.routed_so_far = 0  # frames of the first of them
         self.route: Callable[[FramesArrived], bool] | None = None  # see Router.route_now
+        self.failed_now: FramesArrived | None = None  # what Router is to crash of, of what route could not do
         self.mailed = False  # there may be frames in Router's mailbox; set by Connection
         self.routed: list[Any] = []
         self.routed_sizes: list[int] = []

@@ -87,6 +87,7 @@ class Router(Actor):
         record.reply_deadlines.watch(self._set_alarm)
         self._set_alarm()
         record.route = self.route_now
+        record.failed_now = None
         self._look_for_mail()
         return Continue()
 
@@ -115,8 +116,8 @@ class Router(Actor):
                 self._look_for_mail()
             case FramesArrived(error=error):
                 self._look_for_mail()
-                # Else another incarnation has come, and has gone on with the frame.
-                if error is not None and self._record.unrouted and self._record.unrouted[0] is message:
+                # Else another incarnation has come, and has gone on where routing stopped.
+                if error is not None and message is self._record.failed_now:
                     raise error
             case LinkEnded(link=link, error=error):
                 self._link_ended(link, error)
@@ -193,7 +194,7 @@ class Router(Actor):
         try:
             self._route()
         except Exception as error:
-            record.unrouted[0] = failed = msgspec.structs.replace(batch, error=error)
+            record.failed_now = failed = msgspec.structs.replace(batch, error=error)
             record.mailed = True
             self.ref.cast_nowait(failed)
         return True

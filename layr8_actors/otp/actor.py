@@ -62,7 +62,8 @@ class Actor:
     drain: ClassVar[bool] = False
     """Whether an asked stop lets the actor finish what it is at and what is queued, as far as its grace goes.
 
-    By default a stop overtakes the mailbox, and the running handler is cancelled. Calls are refused from then on.
+    By default a stop overtakes the mailbox, and the running handler is cancelled. Calls are refused from then on. One
+    that uses up its grace is killed, so its ``terminate`` does not run (OTP: a gen_server whose ``shutdown`` runs out).
     """
 
     otp_process: ActorProcess | None = None

@@ -118,7 +118,7 @@ class ActorProcess(ActorState):
                         self._incarnation = incarnation_of(task_status)
                     try:
                         with self._around_alone():
-                            while not self._over or actor is None:
+                            while actor is None or not self._over or self._wanted:
                                 async with self._helpers() as self._nursery:
                                     if actor is None:
                                         actor = self._make()
@@ -153,6 +153,8 @@ class ActorProcess(ActorState):
                     finally:
                         try:
                             self.mailbox.unpark()  # where Ctrl-C came just before the wait
+                            if self._wanted:
+                                error = await self._begin_wanted(error)
                             reason = self._reason(error, sys.exception())
                             if self._incarnation is not None and not reason.clean:
                                 self._incarnation.doing = self.handling
@@ -201,12 +203,28 @@ class ActorProcess(ActorState):
         assert self._nursery is not None
         if not self._over:
             self._nursery = None  # it is empty, and closed next
-        elif not self._at_once:
-            # Only an asked stop comes here; helper tasks are alive, so terminate may still use them.
+            return
+        if not self._at_once:
+            # Asked to stop: helper tasks are alive, so terminate may still use them.
             await self._end(actor, self._stop_reason or SHUTDOWN)
             if self._incarnation is not None:
                 self._incarnation.cleaned_up()
-            self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
+        self._nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} ended")
+
+    async def _begin_wanted(self, error: Exception | None) -> Exception | None:
+        """Let helper tasks begin whose actor crashed first: who is promised a task may count on its ``finally``."""
+        wanted, self._wanted = self._wanted, ()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} has crashed")
+                for async_fn, args in wanted:
+                    nursery.start_soon(async_fn, *args)
+        except Exception as raised:
+            if error is None:
+                return self._unwrapped(raised)
+            assert self._incarnation is not None
+            self._incarnation.second_error = raised
+        return error
 
     def _make(self) -> Actor:
         actor = self._actor(*self._args)

@@ -67,9 +67,9 @@ try:
     from orjson import OPT_PASSTHROUGH_DATACLASS, OPT_PASSTHROUGH_DATETIME, OPT_PASSTHROUGH_SUBCLASS, dumps as _dumps
 
     # What is passed through goes to a function that we do not give, and so is refused.
-    _STRICT = OPT_PASSTHROUGH_DATACLASS | OPT_PASSTHROUGH_DATETIME | OPT_PASSTHROUGH_SUBCLASS
+    _strict = OPT_PASSTHROUGH_DATACLASS | OPT_PASSTHROUGH_DATETIME | OPT_PASSTHROUGH_SUBCLASS
 except ImportError:
-    _dumps, _STRICT = None, 0  # it comes with the extra `fast`, and does nothing but make encoding faster
+    _dumps, _strict = None, 0  # it comes with the extra `fast`, and does nothing but make encoding faster
 
 
 class Serializer:
@@ -227,7 +227,7 @@ class Serializer:
         if _dumps is not None:
             payload = frame.payload
             try:
-                text = _dumps((frame.join_ref, frame.ref, frame.topic, frame.event, payload), None, _STRICT).decode()
+                text = _dumps((frame.join_ref, frame.ref, frame.topic, frame.event, payload), None, _strict).decode()
             except (TypeError, RecursionError):
                 text = ""  # what is wrong with it, or that nothing is, comes out below
             # It writes a float that is not finite as null, and has a limit of its own for the levels.

@@ -7,6 +7,7 @@ from .endpoint import Auth as Auth, Endpoint as Endpoint, normalize_url as norma
 from .memory import MemoryConnector as MemoryConnector, MemoryTransport as MemoryTransport, memory_pair as memory_pair
 from .named import TransportName as TransportName, connector_named as connector_named
 from .port import Connector as Connector, Transport as Transport
+from .proxy import HttpProxy as HttpProxy, ProxyRefused as ProxyRefused
 from .redaction import redact as redact
 from .secret import Secret as Secret
 from .trio_websocket import TrioWebSocketConnector as TrioWebSocketConnector

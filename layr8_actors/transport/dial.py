@@ -43,8 +43,31 @@ class Progress:
 
 
 async def open_tcp_stream(host: str, port: int) -> trio.abc.Stream:
-    """Connect by Trio's happy eyeballs (RFC 8305): every address of the host, the first that answers wins."""
-    return await trio.open_tcp_stream(host, port)
+    """Connect by Trio's happy eyeballs (RFC 8305): every address of the host, the first that answers wins.
+
+    What is an address already, as that of ``localhost`` is, has no other to race with, and is dialled without a race.
+    """
+    family = _family_of_address(host)
+    if family is None:
+        return await trio.open_tcp_stream(host, port)
+    connecting = trio.socket.socket(family, trio.socket.SOCK_STREAM)
+    connected = False
+    try:
+        await connecting.connect((host, port))
+        connected = True
+    finally:
+        if not connected:
+            connecting.close()
+    return trio.SocketStream(connecting)
+
+
+def _family_of_address(host: str) -> socket.AddressFamily | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.inet_pton(family, host)
+    except OSError:
+        return None
+    return family
 
 
 async def dial(

@@ -44,6 +44,8 @@ class GuardedStream(trio.abc.Stream):
 
     __slots__ = (
         "_control_frames",
+        "_corked",
+        "_corked_by",
         "_cut",
         "_endpoint",
         "_head",
@@ -72,6 +74,8 @@ class GuardedStream(trio.abc.Stream):
         self._reading = False
         self._writing = 0
         self._cut = False
+        self._corked: list[bytes] = []
+        self._corked_by: trio.lowlevel.Task | None = None
 
     @property
     def paused(self) -> bool:
@@ -81,6 +85,28 @@ class GuardedStream(trio.abc.Stream):
     def cut(self) -> None:
         """Let nothing be written any more; what is being written now is torn when the stream is closed."""
         self._cut = True
+
+    def cork(self) -> bool:
+        """Hold back what this task writes, so that it leaves with the first write after :meth:`uncork`, as one.
+
+        The library knows no batches: each message is a write of its own, in its own turn among the writers.
+
+        Returns:
+            False where another task does so already; then nothing is held back.
+        """
+        if self._corked_by is not None or self._corked:
+            return False
+        self._corked_by = trio.lowlevel.current_task()
+        return True
+
+    def uncork(self) -> None:
+        """End :meth:`cork`; the next write, whoever's it is, takes along what was held back."""
+        self._corked_by = None
+
+    def discard(self) -> None:
+        """End :meth:`cork`, and forget what was held back and not written."""
+        self._corked_by = None
+        self._corked = []
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write; a write that does not finish makes the stream torn, and a torn stream refuses all further writes.
@@ -93,7 +119,12 @@ class GuardedStream(trio.abc.Stream):
             self._reader = trio.lowlevel.current_task()  # the first to write is the reader, with the upgrade request
             await self._request(data)
             return
+        if self._corked_by is not None and trio.lowlevel.current_task() is self._corked_by:
+            self._corked.append(bytes(data))
+            return
         if not (self.torn or self._cut):
+            if self._corked and self._corked_by is None:
+                data, self._corked = b"".join((*self._corked, data)), []
             await self._write(data)
         if self.torn or self._cut:
             await trio.lowlevel.checkpoint_if_cancelled()

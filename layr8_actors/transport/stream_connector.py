@@ -48,12 +48,13 @@ class StreamConnector(Generic[T]):
         if isinstance(stream, Refused):
             return stream
         progress.step = "the WebSocket upgrade"
-        outcome: T | Refused | None = None
+        opened = False
         try:
             outcome = await self._upgrade(nursery, stream, endpoint)
+            opened = not isinstance(outcome, Refused)
         finally:
             # Also where the nursery takes no more tasks, so that the transport's own clean-up never began.
-            if outcome is None or isinstance(outcome, Refused):
+            if not opened:
                 await trio.aclose_forcefully(stream)
         return outcome
 

@@ -78,12 +78,18 @@ class TrioWebSocketTransport:
         if not batch:
             await trio.lowlevel.checkpoint()
         end: LinkEnd | None = None
+        last = len(batch) - 1
+        corked = last > 0 and self._guard.cork()
         try:
-            for message in batch:
+            for number, message in enumerate(batch):
+                if corked and number == last:
+                    self._guard.uncork()  # all of them leave with the last one
                 await websocket.send_message(message)
         except (trio_websocket.ConnectionClosed, LocalProtocolError, WriteFailed) as error:
             end = self._ending(error)
         finally:
+            if corked:
+                self._guard.discard()
             if self._guard.torn and end is None:
                 self.abort()
         if end is not None:

@@ -261,7 +261,12 @@ class WebSocketsTransport:
         received = self._received
         due = trio.current_time() + _UNATTENDED  # when to see whether anybody receives
         while True:
-            await self._sleep(due)
+            if self._called or due < math.inf:
+                await self._sleep(due)
+            else:  # idle, as most links are most of the time: neither a scope, which is 1 KiB, nor one more coroutine
+                self._sleeping = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._oversleep)
+                self._called = False
             ended = self._has_ended()
             if self._writer.collect() and not self._writer.busy and not self._writer.torn:
                 with trio.move_on_after(_LAST_WRITE if ended else math.inf) as self._busy:
@@ -290,11 +295,8 @@ class WebSocketsTransport:
     async def _sleep(self, until: float) -> None:
         if not self._called:
             self._sleeping = trio.lowlevel.current_task()
-            if until == math.inf:
-                await trio.lowlevel.wait_task_rescheduled(self._oversleep)  # without a scope, which takes 1 KiB
-            else:
-                with trio.move_on_at(until):
-                    await trio.lowlevel.wait_task_rescheduled(self._oversleep)
+            with trio.move_on_at(until):
+                await trio.lowlevel.wait_task_rescheduled(self._oversleep)
         else:
             await trio.lowlevel.checkpoint()
         self._called = False

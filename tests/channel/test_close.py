@@ -33,6 +33,38 @@ async def test_close_writes_what_is_queued_leaves_with_the_join_ref_and_closes_w
         assert (len(node.seen(LinkClosed)), node.seen(LinkLost)) == (1, [])
 
 
+async def test_close_writes_what_is_queued_behind_a_write_that_takes_its_time_before_it_leaves(node: Any) -> None:
+    async with open_channel(node.options()) as channel:
+        await channel.connect(PROTOCOLS)
+        socket = node.socket
+        socket.stop_reading()
+        for number in range(50):
+            await channel.send_fire_and_forget("message", {"n": number})
+            await settle()  # the writer is in its first write, and the rest waits
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.close)
+            await trio.sleep(4)
+            socket.writable.set()
+        assert [frame.payload["n"] for frame in socket.pushes] == list(range(50))
+        assert (socket.frames[-1].event, socket.close_code) == ("phx_leave", 1000)
+        assert channel.statistics().sends_discarded == 0
+
+
+async def test_from_the_call_of_close_on_everybody_is_told_that_the_channel_is_closed(node: Any) -> None:
+    """A close that is cancelled goes on by itself, and nothing has happened yet when the next one asks."""
+    async with open_channel(node.options()) as channel:
+        await channel.connect(PROTOCOLS)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await channel.close()
+        assert node.socket.open
+        for ask in (channel.send_msg, channel.send_fire_and_forget):
+            with pytest.raises(ChannelClosed):
+                await ask("message", {})
+        with pytest.raises(ChannelClosed):
+            await channel.connect(PROTOCOLS)
+
+
 async def test_leaving_the_block_closes_too(node: Any) -> None:
     async with open_channel(node.options()) as channel:
         await channel.connect(PROTOCOLS)

@@ -13,6 +13,7 @@ import trio
 
 from layr8_actors.channel import Channel, LinkStatus, open_channel
 from layr8_actors.errors import Disconnected
+from layr8_actors.otp.events import ChildExited
 from layr8_actors.phoenix import Frame
 
 ACTORS = ["inbox", "router", "connection", "heartbeat", "reconnector"]
@@ -246,6 +247,37 @@ async def test_a_frame_that_crashes_the_router_is_tried_again_and_then_refused_w
         assert calls.ids == [0, 2, 3]
         assert channel.statistics().frames_refused == 1
         assert (await channel.send_msg("message", {})).ok
+
+
+@pytest.mark.parametrize("where", ["_route_one", "_hand_over"])
+async def test_what_goes_wrong_in_the_task_that_reads_is_a_crash_of_the_router_and_loses_nothing(
+    node: Any, calls: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from layr8_actors.channel.router import Router
+
+    good = getattr(Router, where)
+    tasks: list[str] = []
+
+    def planted_bug(self: Router, *args: Any) -> Any:
+        monkeypatch.setattr(Router, where, good)
+        tasks.append(trio.lowlevel.current_task().name)
+        raise RuntimeError("planted")
+
+    async with open_channel(node.options(callbacks=calls.callbacks())) as channel:
+        await channel.connect(PROTOCOLS)
+        monkeypatch.setattr(Router, where, planted_bug)
+        for number in range(4):
+            node.socket.message(number)
+        await settle()
+        node.socket.message(4)
+        await trio.sleep(5)
+        assert "_run_link" in tasks[0]
+        crashes = node.seen(ChildExited)
+        assert [(crash.id, crash.doing) for crash in crashes] == [("router", "handle_cast FramesArrived")]
+        assert str(crashes[0].reason.error) == "planted"
+        assert calls.ids == [0, 1, 2, 3, 4]
+        assert node.dials == 1
+        assert channel.statistics().frames_waiting == 0
 
 
 async def test_crashes_beyond_the_budget_end_the_channel_and_release_whoever_waits(node: Any, calls: Any) -> None:

@@ -91,6 +91,27 @@ async def test_replies_and_messages_that_were_read_before_the_drop_still_count(n
         assert calls.ids == [1, 2]
 
 
+async def test_after_a_write_that_fails_what_had_arrived_is_read_to_the_end_the_close_code_included(
+    node: Any, calls: Any
+) -> None:
+    async with open_channel(node.options(callbacks=calls.callbacks())) as channel:
+        await channel.connect(PROTOCOLS)
+        broken = node.socket
+
+        async def send(batch: Any) -> None:
+            await trio.lowlevel.checkpoint()
+            broken.message(1)
+            broken.message(2)
+            broken.drop(4001)
+            raise TransportClosed(1006, detail="broken pipe")
+
+        broken.send = send
+        await channel.send_fire_and_forget("message", {})
+        await settle()
+        assert calls.ids == [1, 2]
+        assert [error.code for error in calls.disconnects] == [4001]
+
+
 async def test_a_send_that_never_reached_the_wire_says_so(node: Any) -> None:
     async with open_channel(node.options(outbox_capacity=2)) as channel:
         await channel.connect(PROTOCOLS)
@@ -163,7 +184,9 @@ async def test_a_topic_ended_by_the_node_is_joined_again_on_the_same_socket(node
         async with trio.open_nursery() as nursery:
             sender = Sender(nursery, channel)
             await settle()
+            start = trio.current_time()
             end(node.socket)
+        assert trio.current_time() - start < 0.1
         assert isinstance(sender.outcome, Disconnected)
         assert isinstance(sender.outcome.__cause__, TopicDown)
         with pytest.raises(NotConnected):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from layr8_actors.channel import Callbacks, Channel, Reply, open_channel
+from layr8_actors.channel import Callbacks, Channel, LinkStatus, Reply, open_channel
 from layr8_actors.channel.events import MessageDropped
 from layr8_actors.errors import ChannelClosed, InvalidOption, LocalProtocolError, NotConnected, ReplyTimeout
 from layr8_actors.phoenix import Frame
@@ -240,7 +240,7 @@ async def test_an_ack_of_something_else_than_ids_is_refused(node: Any, ids: Any)
             await channel.send_ack(ids)
 
 
-@pytest.mark.parametrize("when", ["before connect", "while waiting", "after close"])
+@pytest.mark.parametrize("when", ["before connect", "while waiting", "while joining", "after close"])
 async def test_sending_without_a_join_fails_at_once_and_queues_nothing(node: Any, when: str) -> None:
     async with open_channel(node.options()) as channel:
         if when != "before connect":
@@ -248,6 +248,11 @@ async def test_sending_without_a_join_fails_at_once_and_queues_nothing(node: Any
         if when == "while waiting":
             node.socket.drop()
             await settle()
+        if when == "while joining":  # the join in force has ended, and its socket lives
+            node.hold_joins = True
+            node.socket.say(Frame(node.socket.join_ref, node.socket.join_ref, TOPIC, "phx_error", {}))
+            await trio.sleep(2)
+            assert channel.state.status is LinkStatus.JOINING
         if when == "after close":
             await channel.close()
         expected = ChannelClosed if when == "after close" else NotConnected

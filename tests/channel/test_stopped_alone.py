@@ -9,7 +9,7 @@ import trio
 
 from layr8_actors.channel import Callbacks, open_channel
 from layr8_actors.channel.router import Router
-from layr8_actors.errors import Disconnected
+from layr8_actors.errors import ChannelClosed, Disconnected
 from layr8_actors.otp import Continue
 from layr8_actors.otp.events import ChildStartFailed
 
@@ -52,6 +52,26 @@ async def test_an_actor_that_is_stopped_and_started_by_hand_is_not_the_end_of_th
         assert isinstance(outcomes[0], Disconnected) == (actor in ("router", "connection"))
         assert calls.order == (["disconnect", "reconnect"] if actor == "connection" else [])
     assert node.open_sockets == 0
+
+
+async def test_a_caller_who_waits_while_the_router_is_stopped_by_hand_is_told_of_the_end_at_once(node: Any) -> None:
+    outcomes: list[tuple[type[Exception], float]] = []
+
+    async def send() -> None:
+        try:
+            await channel.send_msg("message", {})
+        except ChannelClosed as error:
+            outcomes.append((type(error), trio.current_time() - start))
+
+    async with open_channel(node.options()) as channel:
+        await channel.connect(PROTOCOLS)
+        await channel.supervisor.terminate_child("router")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await settle()
+            start = trio.current_time()
+            await channel.close()
+        assert outcomes == [(ChannelClosed, pytest.approx(0, abs=0.1))]
 
 
 async def test_a_restart_that_took_longer_than_its_start_timeout_is_not_the_end_of_the_channel(

@@ -23,7 +23,7 @@ from layr8_actors.otp import (
     Reply,
     Restart,
 )
-from layr8_actors.otp.events import ChildExited, ChildIgnored, ChildRestarted, ChildStopped, StopTimeout
+from layr8_actors.otp.events import ChildExited, ChildIgnored, ChildRestarted, ChildStopped, ShutdownError, StopTimeout
 from layr8_actors.otp.mailbox import Mailbox
 
 WHERE: ContextVar[str] = ContextVar("WHERE", default="nowhere")
@@ -432,6 +432,57 @@ async def test_a_kill_that_comes_with_a_message_is_first(lab: Any, ref: ActorRef
         supervisor.exit_child("prompt")
         await trio.sleep(3)
     assert log == ["init prompt", "continued", "helper cancelled", "terminate killed"]
+
+
+@pytest.mark.parametrize("end", ["stop", "kill", "crash", "both crash"])
+async def test_a_helper_that_was_asked_for_begins_though_the_actor_ends_in_that_very_step(
+    lab: Any, ref: ActorRef, log: list[Any], end: str
+) -> None:
+    class Ending(Prompt):
+        async def handle_cast(self, message: Any) -> None:
+            self.start_soon(self.help, 0.5)
+            if "crash" in end:
+                raise ValueError("handler")
+            assert self.otp_process is not None
+            if end == "stop":
+                self.otp_process.stop()
+            else:
+                supervisor.exit_child("prompt")
+
+        async def help(self, seconds: float) -> None:
+            self.log.append("begun")
+            if end == "both crash":
+                raise KeyError("helper")
+            await super().help(seconds)
+
+    async with lab.running([Ending.child_spec(ref, log, restart=Restart.TEMPORARY)]) as supervisor:
+        ref.cast_nowait("end")
+        await trio.sleep(3)
+    told = {"stop": ["helped", "terminate shutdown"], "kill": ["helper cancelled", "terminate killed"]}
+    crash = ["helper cancelled"] * (end == "crash") + ["terminate error"]
+    assert log == ["init prompt", "continued", "begun", *told.get(end, crash)]
+    errors = [repr(event.error) for event in lab.of(ShutdownError)]
+    assert errors == (["ExceptionGroup('Exceptions from Trio nursery', [KeyError('helper')])"] * (end == "both crash"))
+
+
+async def test_what_ends_the_program_lets_an_asked_for_helper_begin_too(
+    lab: Any, ref: ActorRef, log: list[Any]
+) -> None:
+    class Ending(Prompt):
+        async def handle_cast(self, message: Any) -> None:
+            self.start_soon(self.help, 0.5)
+            raise KeyboardInterrupt
+
+        async def help(self, seconds: float) -> None:
+            self.log.append("begun")
+            raise KeyError("helper")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with lab.running([Ending.child_spec(ref, log)]):
+            ref.cast_nowait("end")
+            await trio.sleep(3)
+    assert caught.value.subgroup(KeyboardInterrupt) is not None
+    assert "begun" in log
 
 
 def test_a_message_given_back_before_any_came_is_the_next() -> None:

@@ -357,6 +357,20 @@ async def test_a_dead_node_is_still_noticed_after_the_loop_was_held_up(calls: Ca
         assert calls.times[0] - start <= 60
 
 
+async def test_a_loop_that_is_late_at_every_deadline_still_finds_a_dead_node(calls: Calls) -> None:
+    callbacks = Callbacks(None, calls.on_disconnect, calls.on_reconnect)
+    async with CloudNode(memory=True) as node, open_channel(options(node, callbacks=callbacks)) as channel:
+        await channel.connect(PROTOCOLS)
+        node.go_silent()
+        await trio.sleep(30.1)
+        block_the_loop(3600)
+        await trio.sleep(29.9)
+        assert calls.order == []  # it was given its timeout again
+        block_the_loop(3600)
+        await settle()
+        assert calls.order == ["disconnect"]  # and not once more
+
+
 async def test_replies_that_were_missed_because_the_loop_was_held_up_are_no_sign_of_a_hung_topic(calls: Calls) -> None:
     callbacks = Callbacks(None, calls.on_disconnect, calls.on_reconnect)
     async with CloudNode(memory=True, idle_timeout=10**6) as node:

@@ -192,7 +192,7 @@ def _tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     authority = trustme.CA()
     client, server = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.configure_trust(client)
-    authority.issue_cert("node.test").configure_cert(server)
+    authority.issue_cert("node.test", "127.0.0.1").configure_cert(server)
     return client, server
 
 

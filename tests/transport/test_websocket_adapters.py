@@ -100,14 +100,16 @@ async def test_ping_in_the_midst_of_messages_holds_none_of_them_back(connect_web
         assert [*first, *([] if len(first) == 2 else await link.transport.receive())] == ["a", "b"]
 
 
-@pytest.mark.parametrize("size", [0, 100, 64 * 1024])
-async def test_unread_messages_are_bounded_and_then_slow_the_peer(connect_websocket: Connect, size: int) -> None:
+@pytest.mark.parametrize(("size", "writes"), [(0, 10), (100, 40), (64 * 1024, 12)])
+async def test_unread_messages_are_bounded_and_then_slow_the_peer(
+    connect_websocket: Connect, size: int, writes: int
+) -> None:
     async with connect_websocket(narrow=True) as link:
         sent = 0
 
         async def flood() -> None:
             nonlocal sent
-            for _ in range(40):
+            for _ in range(writes):
                 await link.peer.send(["x" * size] * (1000 if size < 1000 else 20))
                 sent += 1
 
@@ -120,10 +122,10 @@ async def test_unread_messages_are_bounded_and_then_slow_the_peer(connect_websoc
             assert len(batch) <= 4096 + one_step // (size + 2)
             assert sum(map(len, batch)) <= 1024 * 1024 + max(size, one_step)
             got = len(batch)
-            while got < 40 * (1000 if size < 1000 else 20):
+            while got < writes * (1000 if size < 1000 else 20):
                 got += len(await link.transport.receive())
         if size:  # empty frames are so small that the kernel's own buffers hold them all
-            assert held_back < 40
+            assert held_back < writes
 
 
 async def test_flood_that_goes_on_after_our_close_frame_is_read_and_not_kept(connect_websocket: Connect) -> None:
@@ -276,6 +278,61 @@ async def test_two_senders_keep_their_messages_whole(connect_websocket: Connect)
             got = [str(await link.peer.receive()) for _ in range(40)]
         assert [message for message in got if message.startswith("a")] == batches[0]
         assert [message for message in got if message.startswith("b")] == batches[1]
+
+
+class Counting(trio.abc.Stream):
+    """Counts the writes that pass through it."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.writes: list[bytes] = []
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+async def test_batch_is_one_write_and_of_a_cancelled_one_nothing_is_written_later(
+    connector: Any, endpoint: Any, raw_peer: Any
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    stream = Counting(ours)
+
+    async def open_stream(_host: str, _port: int) -> trio.abc.Stream:
+        return stream
+
+    peer = raw_peer(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.accept)
+        transport = await connector(open_stream).open(nursery, endpoint())
+        stream.writes.clear()
+        await transport.send([str(number) for number in range(50)])
+        assert len(stream.writes) == 1
+        assert [await peer.receive() for _ in range(50)] == [str(number) for number in range(50)]
+        for passes in range(8):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as both:
+                    both.start_soon(transport.send, [f"{passes} {number}" for number in range(5)])
+                    for _ in range(passes):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            if transport._end is not None:  # cut in two: nothing is written any more
+                break
+            await transport.send(["between"])
+            got = [str(await peer.receive())]
+            while got[-1] != "between":
+                got.append(str(await peer.receive()))
+            assert got[:-1] in ([], [f"{passes} {number}" for number in range(5)])
+        transport.abort()
 
 
 async def test_message_that_is_neither_text_nor_bytes_is_the_callers_error(connect_websocket: Connect) -> None:

@@ -161,12 +161,14 @@ def a_tree_is_seen_as_plain_data(supervisor: Supervisor, pool: DynamicSupervisor
 
 class Watcher(Actor):
     drain = True
+    waits = False
     watched: Monitor
     timer: Timer
 
     async def handle_cast(self, message: ActorRef | Pid) -> None:
         self.watched = self.monitor(message)
         self.timer = self.send_after(1, "tick")
+        self.start_soon(trio.sleep, 1)
         assert_type(self.timer.cancel(), bool)
 
     async def handle_down(self, down: Down) -> None:
