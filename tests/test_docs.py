@@ -39,6 +39,7 @@ from layr8_actors import Channel, ChannelOptions, ChannelState, ChannelStatistic
 from layr8_actors.channel import events as channel_events
 from layr8_actors.channel.router import Router
 from layr8_actors.channel.tree import Tree
+from layr8_actors.client.durable import events as durable_events
 from layr8_actors.otp import Supervisor, events as otp_events, format_tree
 from layr8_actors.telemetry import Event, log_event
 from layr8_actors.testing import CloudNode, FaultProxy
@@ -147,7 +148,7 @@ def test_every_guarantee_is_one_sentence_with_a_proof() -> None:
 
 PUBLIC = (
     *(f"layr8_actors{name}" for name in ("", ".errors", ".telemetry", ".phoenix", ".otp", ".otp.events")),
-    *(f"layr8_actors.{name}" for name in ("transport", "channel", "channel.events", "testing")),
+    *(f"layr8_actors.{name}" for name in ("transport", "channel", "channel.events", "client.durable", "testing")),
 )
 VARIABLES: dict[str, type] = {
     "channel": Channel,
@@ -361,17 +362,18 @@ def test_the_structlog_recipe_hands_over_each_field(monkeypatch: pytest.MonkeyPa
 def event_types() -> list[type[Event]]:
     """Every event that is emitted: the classes below Event that are nobody's root."""
     found: list[type[Event]] = []
-    for module in (channel_events, otp_events):
+    for module in (channel_events, otp_events, durable_events):
         for value in vars(module).values():
             if inspect.isclass(value) and issubclass(value, Event) and value.__module__ == module.__name__:
-                roots = (channel_events.ChannelEvent, otp_events.SupervisorEvent, otp_events.ChildEvent)
+                roots: tuple[type[Event], ...] = (channel_events.ChannelEvent, otp_events.SupervisorEvent)
+                roots += (otp_events.ChildEvent, durable_events.DurableEvent)
                 found.extend([value] if value not in roots else [])
     return found
 
 
 def event_table(layer: str) -> list[list[str]]:
     """The rows that docs/telemetry.md has to have for one layer."""
-    common = {"at", "topic", "path"}
+    common = {"at", "topic", "path", "queue"}
     table = []
     for kind in event_types():
         if kind.layer != layer:
@@ -381,10 +383,17 @@ def event_table(layer: str) -> list[list[str]]:
     return table
 
 
-@pytest.mark.parametrize(("layer", "heading"), [("channel", "Events of a channel"), ("otp", "Events of a supervisor")])
-def test_the_tables_of_events_are_complete(layer: str, heading: str) -> None:
+@pytest.mark.parametrize(
+    ("layer", "document", "heading"),
+    [
+        ("channel", "docs/telemetry.md", "Events of a channel"),
+        ("otp", "docs/telemetry.md", "Events of a supervisor"),
+        ("durable", "docs/durable.md", "Events"),
+    ],
+)
+def test_the_tables_of_events_are_complete(layer: str, document: str, heading: str) -> None:
     expected = event_table(layer)
-    assert [row[:3] for row in rows("docs/telemetry.md", heading)] == expected, "the table has to be:\n" + "\n".join(
+    assert [row[:3] for row in rows(document, heading)] == expected, "the table has to be:\n" + "\n".join(
         f"| {' | '.join(row)} |" for row in expected
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from .topics import Topics
     from .waiter import Waiter
 
-__all__ = ("Backlog",)
+__all__ = ("EMPTY", "Backlog")
+
+EMPTY: Final[deque[Any]] = deque(maxlen=0)
+"""Stands for a queue that nothing has come into yet, because an idle channel shall not hold 760 bytes for each."""
 
 
 class Backlog:
@@ -61,13 +64,13 @@ class Backlog:
         self._waiting = waiting
         self._room: trio.Event | None = None
         self._held_for = 0.0  # seconds without reading, since both figures were down to half of the inbox's own bounds
-        self._sizes: deque[int] = deque()  # of the messages, in the same order
+        self._sizes: deque[int] = EMPTY  # of the messages, in the same order
         self.frames = 0
         self.size = 0
-        self.messages: deque[Any] = deque()
+        self.messages: deque[Any] = EMPTY
         self.taken = 0
         """Messages taken so far."""
-        self.joins: deque[tuple[int, Joined]] = deque()
+        self.joins: list[tuple[int, Joined]] = []
         """Joins that the user has not come to, each with the count of messages that come before it."""
         self.paused = False  # written by Connection
         self.read_by_user = options.callbacks.on_message is not None
@@ -155,6 +158,8 @@ class Backlog:
             if self.joins and self.joins[-1][0] == position:
                 self.joins.pop()  # nothing came under that join: so there are never more of them than messages
             self.joins.append((position, joined))
+        if self.messages is EMPTY:
+            self.messages, self._sizes = deque(), deque()
         self.messages.extend(messages)
         self._sizes.extend(sizes)
 
@@ -171,7 +176,7 @@ class Backlog:
     def next_join(self) -> Joined | None:
         """Take the join that comes before the next message, if one does."""
         if self.joins and self.joins[0][0] <= self.taken:
-            return self.joins.popleft()[1]
+            return self.joins.pop(0)[1]
         return None
 
     def drop_excess(self) -> int:

@@ -7,7 +7,6 @@ made between two checkpoints, so that an actor killed at any await leaves the re
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +115,7 @@ class Record:
         self.last_end: tuple[int, Exception] | None = None  # of which socket, and why
 
         # Written by Router: frames to route, the topic, who waits for which reply, messages on their way to Inbox.
-        self.unrouted: deque[FramesArrived] = deque()
+        self.unrouted: list[FramesArrived] = []
         self.routed_so_far = 0  # frames of the first of them
         self.route: Callable[[FramesArrived], bool] | None = None  # see Router.route_now
         self.failed_now: FramesArrived | None = None  # what Router is to crash of, of what route could not do

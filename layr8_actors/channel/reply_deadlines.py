@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import ReplyTimeout
+from .backlog import EMPTY
 
 if TYPE_CHECKING:
     from .waiter import Waiter
@@ -38,7 +39,7 @@ class ReplyDeadlines:
     def __init__(self, timeout: float, waiting: dict[str, Waiter]) -> None:
         self._timeout = timeout
         self._waiting = waiting
-        self._queue: deque[Waiter] = deque()
+        self._queue: deque[Waiter] = EMPTY
         self._alarm: Callable[[], None] | None = None
         self.due = math.inf
         """When :meth:`expire` is to be called, at the latest; in seconds of ``trio.current_time()``."""
@@ -58,6 +59,8 @@ class ReplyDeadlines:
         """Put somebody who begins to wait behind the others."""
         waiter.deadline = trio.current_time() + self._timeout
         queue = self._queue
+        if queue is EMPTY:
+            self._queue = queue = deque()
         while queue and queue[0].settled:
             queue.popleft()
         if len(queue) > 2 * len(self._waiting) + SETTLED_KEPT:
@@ -80,3 +83,5 @@ class ReplyDeadlines:
             if not waiter.settled:
                 waiter.fail(ReplyTimeout(self._timeout, written=waiter.written))
         self.due = queue[0].deadline if queue else math.inf
+        if not queue:
+            self._queue = EMPTY

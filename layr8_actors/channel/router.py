@@ -202,8 +202,7 @@ class Router(Actor):
     def _route(self) -> None:
         record = self._record
         unrouted = record.unrouted
-        backlog = record.backlog
-        topics = record.topics
+        backlog, topics = record.backlog, record.topics
         while unrouted:
             link, frames, sizes = unrouted[0].link, unrouted[0].frames, unrouted[0].sizes
             for number in range(record.routed_so_far, len(frames)):
@@ -217,7 +216,7 @@ class Router(Actor):
                 record.routed_so_far = number + 1
                 if record.crashes_on_one_frame:
                     record.crashes_on_one_frame = 0
-            unrouted.popleft()
+            unrouted.pop(0)
             record.routed_so_far = 0
         if record.routed or record.routed_joins:
             self._hand_over()

@@ -113,6 +113,36 @@ async def test_pings_after_a_failed_write_are_not_hoarded(endpoint: Any, raw_pee
         transport.abort()
 
 
+@pytest.mark.parametrize("receiving", [True, False])
+async def test_silent_peer_that_cannot_be_written_to_is_given_up_at_once(
+    connector: Any, endpoint: Any, raw_peer: Any, receiving: bool
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    stream = Deaf(ours)
+
+    async def open_stream(_host: str, _port: int) -> trio.abc.Stream:
+        return stream
+
+    peer = raw_peer(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.accept)
+        transport = await connector(open_stream).open(nursery, endpoint())
+        await trio.sleep(10)
+        async with trio.open_nursery() as receivers:
+            if receiving:
+                receivers.start_soon(closed_error, transport)
+                await trio.sleep(10)
+            began = trio.current_time()
+            stream.broken = True
+            with pytest.raises(TransportClosed):
+                await transport.send(["into the void"])
+            await trio.sleep(0.5)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not [task for task in nursery.child_tasks if "run" in task.name]
+        await closed_error(transport)
+        assert trio.current_time() == began + 0.5
+
+
 async def test_last_ping_is_answered_once_a_blocked_writer_goes_on(connect_websocket: Connect) -> None:
     async with connect_websocket(narrow=True) as link:
         link.nursery.start_soon(link.transport.send, ["x" * (4 * 1024 * 1024)])

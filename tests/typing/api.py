@@ -21,6 +21,19 @@ from layr8_actors import (
     Reply,
     open_channel,
 )
+from layr8_actors.client.durable import (
+    Claimed,
+    DeadLetter,
+    DurableQueue,
+    MemoryQueue,
+    QueueOptions,
+    QueueStatistics,
+    RedisStore,
+    RejectMessage,
+    SnoozeMessage,
+    SqliteStore,
+    run_worker,
+)
 from layr8_actors.otp import (
     Actor,
     ActorRef,
@@ -51,6 +64,7 @@ from layr8_actors.otp import (
 )
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode, FaultProxy, ProxiedConnection, ProxyStatistics
+from layr8_actors.transport import HttpProxy, TrioWebSocketConnector
 
 
 class Get(Call[int]):
@@ -275,4 +289,27 @@ async def a_network_fails_for_all_connections_or_for_one(node: CloudNode) -> Pro
         proxy.stall(connection=proxy.connections[0])
         await other.ignore_dials(accepted=False)
         ChannelOptions(ws_url=other.url, api_key="key", transport=other.connector)
+        proxied = TrioWebSocketConnector(HttpProxy("http://proxy.example.com:3128"))
+        ChannelOptions(ws_url=other.url, api_key="key", transport=proxied)
+        assert_type(HttpProxy.from_environment(other.url), HttpProxy | None)
         return proxy.statistics()
+
+
+async def a_durable_queue_is_the_same_in_sqlite_in_redis_and_in_memory(claimed: Claimed) -> None:
+    async with SqliteStore("agent.db", inbox=QueueOptions(lease=60)) as store, RedisStore("redis://host") as shared:
+        queues: list[DurableQueue] = [store.inbox, store.queue("more"), shared.outbox, MemoryQueue()]
+        for queue in queues:
+            assert_type(await queue.put("id", b"body", key="thread"), bool)
+            assert_type(await queue.claim(10), list[Claimed])
+            assert_type(await queue.acknowledge(claimed), bool)
+            assert_type(await queue.dead_letters(), list[DeadLetter])
+            assert_type(await queue.statistics(), QueueStatistics)
+
+        async def handle(claimed: Claimed) -> None:
+            if claimed.attempt > 1:
+                raise SnoozeMessage(10)
+            raise RejectMessage(claimed.body.decode())
+
+        await run_worker(store.inbox, handle, concurrency=4, backoff=Backoff(initial=2))
+        ChildSpec("inbox", functools.partial(run_worker, store.inbox, handle))
+        await store.inbox.put("id", "body")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
