@@ -1,4 +1,4 @@
-"""Every exception that layr8_actors raises, in one tree under :class:`Layr8Error`.
+"""Every exception that layr8_actors raises, in one tree under :class:`Layr8Error`; over 400 lines, because it is one.
 
 They live in a module of their own, below all others, so that any layer may raise any of them without an import loop.
 Each one says what to do about it, and none ever carries an API key.
@@ -196,6 +196,7 @@ def _one_line(text: str) -> str:
 class AlreadyConnected(Layr8Error):
     """connect was called with other protocols than those the channel has joined with; close it and open another.
 
+    Or join was called with a DID that is joined on the channel already; leave it first.
     Of a client: it runs already, so it can be neither started a second time nor given another handler.
     """
 

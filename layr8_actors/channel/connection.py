@@ -12,7 +12,7 @@ import trio
 
 from ..errors import ConnectFailed, InvalidOption, MailboxFull, MalformedFrame, NotConnected, TransportClosed
 from ..otp import Actor, ActorRef, ExitKind, ExitReason
-from ..phoenix import Frame, Heartbeat as HeartbeatState, TopicStatus
+from ..phoenix import Frame, Heartbeat as HeartbeatState, Ref, TopicStatus
 from .events import LinkClosed, LinkLost, LinkOpened, ReadingPaused, ReadingResumed
 from .link import Link
 from .link_state import DropLink, OpenLink
@@ -298,13 +298,18 @@ class Connection(Actor):
     def _batch(self, link: Link, batch: list[str | bytes], queued: list[Outgoing]) -> list[str | bytes]:
         """Append what may still be written of ``queued``, and say of each request that it is written from now on."""
         topic = self._record.topic
-        # Nobody else runs in here, so the join in force stays the one it is.
+        topics = self._record.topics
+        # Nobody else runs in here, so the joins in force stay those they are.
         current = topic.join_ref if topic.status is TopicStatus.JOINED else None
+        others: frozenset[Ref] | None = None  # of further topics, looked up where a frame is not of our own
         stale = 0
         for data, join_ref, waiter in queued:
             if join_ref != current:
-                stale += 1
-                continue
+                if others is None:
+                    others = frozenset() if topics is None else topics.joins_in_force()
+                if join_ref not in others:
+                    stale += 1
+                    continue
             if waiter is not None:
                 if waiter.gone:
                     continue
@@ -318,8 +323,12 @@ class Connection(Actor):
         record = self._record
         await link.flush()  # the writer still runs: what was accepted for sending is sent
         topic = record.topic
+        leaves = [] if record.topics is None else record.topics.leaves(link.number)
         if topic.status is TopicStatus.JOINED or topic.status is TopicStatus.JOINING:
-            link.post(record.serializer.encode(topic.leave(record.refs.next())))
+            leaves.append(topic.leave(record.refs.next()))
+        for leave in leaves:
+            link.post(record.serializer.encode(leave))
+        if leaves:
             await link.flush()
         link.farewell = "close"
         self._finish(link, NotConnected("the channel was closed"))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .link import Link
     from .messages import FramesArrived, Joined
     from .options import ChannelOptions
+    from .topics import Topics
     from .waiter import Waiter
 
 __all__ = ("ConnectRequest", "Record")
@@ -96,6 +97,7 @@ class Record:
         "timeouts_in_a_row",
         "topic",
         "topic_link",
+        "topics",
         "unrouted",
         "waiting",
     )
@@ -151,6 +153,9 @@ class Record:
         self.closing = False
         self.supervisor: Supervisor | None = None
         self.over = trio.Event()
+
+        # Written by the facade: the further topics of the socket, from the first one on.
+        self.topics: Topics | None = None
 
         # Inbound frames read and not handled yet, wherever they are: Connection adds, Router and Inbox take off.
         self.backlog = Backlog(options, self.topic, self.waiting)
@@ -234,10 +239,14 @@ class Record:
         if tree is None:
             return
         if reason.clean:
-            ends = reason.kind is ExitKind.SHUTDOWN and (not tree.running or tree.stopping)
+            ends = reason.kind is ExitKind.SHUTDOWN and self.tree_stopping()
         else:
             ends = tree.running and tree.restarts_used() >= tree.max_restarts
         self.closing = self.closing or ends
+
+    def tree_stopping(self) -> bool:
+        """Whether the whole tree comes down, or has."""
+        return self.supervisor is not None and (not self.supervisor.running or self.supervisor.stopping)
 
     def end(self) -> None:
         """Mark the channel as over and release everybody who still waits; called once, when the tree is gone."""

@@ -153,6 +153,8 @@ class Router(Actor):
         record.fail_waiting("the topic is joined anew", cause=TopicDown("the topic is joined anew"))
         link.post(record.serializer.encode(record.topic.join(record.refs.next(), payload)))
         record.backlog.raise_bounds()
+        if record.topics is not None:
+            record.topics.link_opened()  # behind our own join, which is the first frame of each socket
 
     def _abandon_join(self, number: int) -> None:
         record = self._record
@@ -200,15 +202,16 @@ class Router(Actor):
     def _route(self) -> None:
         record = self._record
         unrouted = record.unrouted
-        backlog = record.backlog
+        backlog, topics = record.backlog, record.topics
         while unrouted:
             link, frames, sizes = unrouted[0].link, unrouted[0].frames, unrouted[0].sizes
             for number in range(record.routed_so_far, len(frames)):
                 frame = frames[number]
-                if not self._route_one(link, frame):
-                    backlog.remove(1, sizes[number])
-                else:
-                    record.routed_sizes.append(sizes[number])
+                if topics is None or not topics.take(link, frame, sizes[number]):  # else it stays counted
+                    if not self._route_one(link, frame):
+                        backlog.remove(1, sizes[number])
+                    else:
+                        record.routed_sizes.append(sizes[number])
                 # A frame counts as routed only when it is done with, so that a crash loses none.
                 record.routed_so_far = number + 1
                 if record.crashes_on_one_frame:
@@ -217,6 +220,8 @@ class Router(Actor):
             record.routed_so_far = 0
         if record.routed or record.routed_joins:
             self._hand_over()
+        if topics is not None:
+            topics.deliver()
         backlog.make_room()
 
     def _hand_over(self) -> None:
@@ -391,3 +396,5 @@ class Router(Actor):
             record.topic.disconnected()
         record.fail_waiting(f"the link was lost: {error}", link=number, cause=error)
         self._reconnector.cast_nowait(LinkDown(number, error))
+        if record.topics is not None:
+            record.topics.link_ended(number, error)
