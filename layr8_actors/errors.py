@@ -1,6 +1,7 @@
 """Every exception that layr8_actors raises, in one tree under :class:`Layr8Error`; over 400 lines, because it is one.
 
 They live in a module of their own, below all others, so that any layer may raise any of them without an import loop.
+One module, though it has more than 400 lines: whoever looks for what may be raised finds all of it here.
 Each one says what to do about it, and none ever carries an API key.
 """
 

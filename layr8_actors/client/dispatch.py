@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ..errors import HandlerTimeout, InvalidOption, Layr8Error, ServerReject
 from ..otp import Actor, ExitReason
 from .events import HandlerFailed, HandlerInterrupted, ReplyFailed
-from .handlers import PASS, Pass
+from .handlers import Pass
 from .inbound import Inbound, Status
 from .message import Message
 from .problem_report import CANNOT_PROCESS, describe_failure, is_problem_report, problem_report
@@ -110,7 +110,7 @@ class Dispatcher(Actor):
         record = self._record
         handler = inbound.handler
         assert handler is not None
-        answer: Message | Pass | None = None
+        answer: dict[str, Any] | Pass | None = None
         if handler.accept_first or not inbound.replies:
             await record.settle(inbound, Status.HANDLED)
         try:
@@ -128,20 +128,21 @@ class Dispatcher(Actor):
         else:
             await self._failed(inbound, HandlerTimeout(inbound.message.type, handler.timeout))
 
-    async def _call(self, handler: Handler, message: Message) -> Message | Pass | None:
+    async def _call(self, handler: Handler, message: Message) -> dict[str, Any] | Pass | None:
+        """Return what the handler said; an answer as it goes out, so that one that cannot is the handler's failure."""
         answer = handler.function(message)
         if inspect.isawaitable(answer):
             answer = await answer
-        if answer is None or answer is PASS:
+        if answer is None or isinstance(answer, Pass):
             return answer
         if not isinstance(answer, Message):
             raise InvalidOption("the handler's answer", answer, "a Message, None, or PASS")
         filled = answer.answering(message)
         if not filled.to:
             raise InvalidOption("the answer's to", filled.to, "a DID, where the message has no sender")
-        return filled
+        return filled.replace(from_=filled.from_ or self._record.did).to_plaintext()
 
-    async def _answer(self, inbound: Inbound, answer: Message | Pass | None) -> None:
+    async def _answer(self, inbound: Inbound, answer: dict[str, Any] | Pass | None) -> None:
         record = self._record
         if isinstance(answer, Pass):
             record.counters.messages_passed += 1
@@ -152,11 +153,9 @@ class Dispatcher(Actor):
         if answer is None:
             return
         try:
-            channel = record.connected()
-            plaintext = answer.replace(from_=answer.from_ or channel.assigned_did).to_plaintext()
-            reply = await channel.send_msg("message", plaintext)
+            reply = await record.connected().send_msg("message", answer)
             if not reply.ok:
-                raise ServerReject(reply.reason, message_id=answer.id)
+                raise ServerReject(reply.reason, message_id=answer["id"])
         except Layr8Error as error:
             record.counters.replies_failed += 1
             record.report(ReplyFailed, inbound, error=error)

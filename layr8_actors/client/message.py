@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..errors import InvalidBody, MalformedMessage
+from ..errors import InvalidBody, LocalProtocolError, MalformedMessage
 from .attachment import Attachment, parse_attachments
 
 __all__ = ("Message", "MessageContext", "SenderCredential", "TraceContext", "parse_message")
@@ -159,10 +159,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidBody(f"the body of {self.type}: {error}") from None
 
     def to_plaintext(self) -> dict[str, Any]:
-        """Return the message as it goes out: a new dict with all fields that it has, those in ``extra`` included."""
+        """Return the message as it goes out: a new dict with all fields that it has, those in ``extra`` included.
+
+        Raises:
+            LocalProtocolError: the body is an object that msgspec cannot turn into JSON values.
+        """
         body = self.body
         if not isinstance(body, dict | list | str | int | float | bool | None):
-            body = msgspec.to_builtins(body)
+            try:
+                body = msgspec.to_builtins(body)
+            except TypeError as error:
+                raise LocalProtocolError(f"the body is nothing that JSON can hold: {error}") from None
         out: dict[str, Any] = {
             "id": self.id,
             "type": self.type,

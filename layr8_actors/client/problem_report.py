@@ -74,6 +74,10 @@ def _filled(comment: str, arguments: tuple[str, ...]) -> str:
 
 def describe_failure(error: Exception) -> str:
     """Return what a peer is told of an error: its text, cut and without what no JSON can hold."""
-    text = str(error) or type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # a user's class, whose own text fails
+        text = ""
+    text = text or type(error).__name__
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}..."

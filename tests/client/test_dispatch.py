@@ -28,6 +28,7 @@ from layr8_actors.client.events import (
     ProblemReported,
     ReplyFailed,
 )
+from layr8_actors.otp.events import ChildExited
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode
 from tests.client.agents import (
@@ -642,6 +643,39 @@ async def test_an_answer_to_nobody_is_the_handlers_failure() -> None:
             (event,) = of(events, HandlerFailed)
             assert isinstance(event.error, InvalidOption)
             assert node.frames(ALICE, event="message") == []
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("not even that")
+
+
+def raise_unprintable(message: Message) -> Message:
+    raise Unprintable(message.id)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        lambda message: message.reply(RESPONSE, object()),
+        lambda message: message.reply(RESPONSE, attachments=[{"no": "attachment"}]),
+        lambda message: message.reply(RESPONSE, to=7),
+        lambda message: message.reply(RESPONSE, extra=[1]),
+        raise_unprintable,
+    ],
+)
+async def test_whatever_a_handler_returns_or_raises_is_its_own_failure_and_never_the_dispatchers(handler: Any) -> None:
+    events: list[Event] = []
+    async with strict_node() as node:
+        alice = agent(node, events=events)
+        alice.handle(REQUEST)(handler)
+        async with alice, agent(node, BOB):
+            for number in range(5):
+                node.deliver(ALICE, plaintext(number))
+            await settle()
+            assert list(statuses(node).values()) == [["error"]] * 5
+            assert len(of(events, HandlerFailed)) == 5
+            assert not [event for event in events if type(event) is ChildExited]
 
 
 async def test_an_answer_that_is_not_json_is_an_event() -> None:

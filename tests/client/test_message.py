@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from layr8_actors import Attachment, InvalidBody, MalformedMessage, Message, TraceContext
+from layr8_actors import Attachment, InvalidBody, LocalProtocolError, MalformedMessage, Message, TraceContext
 from layr8_actors.client import SenderCredential, parse_message
 from tests.client.agents import ALICE, BOB, REQUEST, RESPONSE
 
@@ -279,6 +279,11 @@ def test_a_body_is_read_as_a_type_and_written_from_one() -> None:
     assert parse_message(sent).body_as(Order) == Order(7, ["a"])
     assert Message(type=REQUEST, body=Note("x")).to_plaintext()["body"] == {"text": "x"}
     assert Message(type=REQUEST, body={"text": "x"}).body_as(Note) == Note("x")
+
+
+def test_a_body_that_is_no_json_is_refused_as_such() -> None:
+    with pytest.raises(LocalProtocolError, match="body"):
+        Message(type=REQUEST, body=object()).to_plaintext()
 
 
 def test_a_body_that_does_not_fit_says_where() -> None:
