@@ -211,6 +211,7 @@ class Connection(Actor):
                 while first < len(messages):
                     await trio.lowlevel.cancel_shielded_checkpoint()
                     first = self._take(link, messages, first)
+                del messages  # an idle link keeps nothing alive, and the traceback of its end shows nothing
         except TransportClosed as error:
             self._finish(link, error)
 

@@ -4,21 +4,11 @@ A text message is decoded in one pass by one typed decoder: reading a header fir
 bytes twice. A message that is no frame is refused with a typed error that says what is wrong with it and where, and
 never quotes it: what a peer sent may be private, or large, or meant for a log reader.
 
-The binary layouts (``lib/phoenix/socket/serializers/v2_json_serializer.ex``) start with a kind byte and one length byte
-for each field, of UTF-8 bytes; then the fields; then the data::
-
-    push, client to server   0  join_ref ref topic event   data
-    push, server to client   0  join_ref     topic event   data
-    reply                    1  join_ref ref topic status  data
-    broadcast                2               topic event   data
+The layouts of binary messages are in :mod:`.binary`.
 """
 
 from __future__ import annotations
 
-import enum
-import gc
-import math
-import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,7 +16,9 @@ import msgspec
 
 from layr8_actors.errors import FrameTooDeep, FrameTooLarge, InvalidOption, LocalProtocolError, MalformedFrame
 
+from .binary import read_fields, write_fields
 from .frames import PHX_REPLY, Frame
+from .writable import TOO_DEEP, tracked_within, unwritable, without_enums
 
 __all__ = ("MAX_CONTAINERS", "MAX_DEPTH", "MAX_SIZE", "Serializer")
 
@@ -45,16 +37,12 @@ _PUSH: Final = 0
 _REPLY: Final = 1
 _BROADCAST: Final = 2
 
-_MAX_FIELD: Final = 255  # What one length byte can say.
-
 _FIELDS_OF_PUSH: Final = ("join_ref", "ref", "topic", "event")
 _FIELDS_OF_SERVER_PUSH: Final = ("join_ref", "topic", "event")
 _FIELDS_OF_REPLY: Final = ("join_ref", "ref", "topic", "status")
 _FIELDS_OF_BROADCAST: Final = ("topic", "event")
 
 _ALLOWED: Final = "None, bool, int, finite float, str, UUID, list, tuple, dict with str keys, and enums of these"
-
-_TOO_DEEP: Final = "nesting deeper than the limit, or a value that contains itself"
 
 _LONG: Final = 1024  # Characters above which a walk over the payload is cheaper than to count brackets.
 
@@ -129,13 +117,13 @@ class Serializer:
             raise MalformedFrame("an empty binary message")
         kind = data[0]
         if kind == _PUSH:
-            (join_ref, topic, event), payload = _read(data, _FIELDS_OF_SERVER_PUSH)
+            (join_ref, topic, event), payload = read_fields(data, _FIELDS_OF_SERVER_PUSH)
             return Frame(join_ref or None, None, topic, event, payload)
         if kind == _REPLY:
-            (join_ref, ref, topic, status), payload = _read(data, _FIELDS_OF_REPLY)
+            (join_ref, ref, topic, status), payload = read_fields(data, _FIELDS_OF_REPLY)
             return Frame(join_ref or None, ref or None, topic, PHX_REPLY, {"status": status, "response": payload})
         if kind == _BROADCAST:
-            (topic, event), payload = _read(data, _FIELDS_OF_BROADCAST)
+            (topic, event), payload = read_fields(data, _FIELDS_OF_BROADCAST)
             return Frame(None, None, topic, event, payload)
         raise MalformedFrame(f"a binary message of unknown kind {kind}; known: 0 (push), 1 (reply), 2 (broadcast)")
 
@@ -156,7 +144,7 @@ class Serializer:
             raise MalformedFrame("an empty binary message")
         if data[0] != _PUSH:
             raise MalformedFrame(f"a binary message of kind {data[0]}; a client may send only 0 (push)")
-        (join_ref, ref, topic, event), payload = _read(data, _FIELDS_OF_PUSH)
+        (join_ref, ref, topic, event), payload = read_fields(data, _FIELDS_OF_PUSH)
         return Frame(join_ref, ref, topic, event, payload)
 
     def _decode_text(self, text: str) -> Frame:
@@ -184,7 +172,7 @@ class Serializer:
             # What the collector does not track, of what was decoded, is a leaf or a container of leaves: one level.
             if (
                 self._may_be_too_deep(text)
-                and not _tracked_within(self.max_depth - 1, frame.payload)
+                and not tracked_within(self.max_depth - 1, frame.payload)
                 and _deeper_than(self.max_depth, frame.payload)
             ):
                 raise self._too_deep()
@@ -238,19 +226,19 @@ class Serializer:
     def _is_shallow(self, payload: Any, text: str) -> bool:
         # What the collector does not track is a dict with no container in it but such tuples, or a tuple with none but
         # such tuples: one level, and one for each array that the text may have.
-        return _tracked_within(self.max_depth - 1 - text.count("["), payload)
+        return tracked_within(self.max_depth - 1 - text.count("["), payload)
 
     def _encode_exactly(self, frame: Frame) -> str:
         try:
-            problem = _unwritable(frame.payload, self.max_depth)
+            problem = unwritable(frame.payload, self.max_depth)
             if problem is None:
                 try:
                     return _ENCODER.encode(frame).decode()
                 except TypeError:
-                    plain = msgspec.structs.replace(frame, payload=_without_enums(frame.payload))
+                    plain = msgspec.structs.replace(frame, payload=without_enums(frame.payload))
                     return _ENCODER.encode(plain).decode()
         except RecursionError:
-            problem = _TOO_DEEP
+            problem = TOO_DEEP
         except UnicodeError:
             problem = "a str with a lone surrogate, which UTF-8 cannot carry"
         except (TypeError, ValueError) as error:
@@ -264,7 +252,9 @@ class Serializer:
         Raises:
             LocalProtocolError: the payload is not bytes, or a field has more than 255 bytes of UTF-8.
         """
-        return _write(_PUSH, _FIELDS_OF_PUSH, (frame.join_ref, frame.ref, frame.topic, frame.event), frame.payload)
+        return write_fields(
+            _PUSH, _FIELDS_OF_PUSH, (frame.join_ref, frame.ref, frame.topic, frame.event), frame.payload
+        )
 
     def encode_server_push(self, frame: Frame) -> bytes:
         """Return a server's push as a binary message (kind 0 without a ref); its payload has to be ``bytes``.
@@ -272,7 +262,7 @@ class Serializer:
         Raises:
             LocalProtocolError: as :meth:`encode_push`.
         """
-        return _write(_PUSH, _FIELDS_OF_SERVER_PUSH, (frame.join_ref, frame.topic, frame.event), frame.payload)
+        return write_fields(_PUSH, _FIELDS_OF_SERVER_PUSH, (frame.join_ref, frame.topic, frame.event), frame.payload)
 
     def encode_reply(self, frame: Frame) -> bytes:
         """Return a server's reply as a binary message (kind 1); its payload is ``{"status": str, "response": bytes}``.
@@ -284,7 +274,7 @@ class Serializer:
         if not isinstance(payload, dict) or not isinstance(payload.get("status"), str) or "response" not in payload:
             raise LocalProtocolError('the payload of a binary reply has to be {"status": str, "response": bytes}')
         fields = (frame.join_ref, frame.ref, frame.topic, payload["status"])
-        return _write(_REPLY, _FIELDS_OF_REPLY, fields, payload["response"])
+        return write_fields(_REPLY, _FIELDS_OF_REPLY, fields, payload["response"])
 
     def encode_broadcast(self, frame: Frame) -> bytes:
         """Return a server's broadcast as a binary message (kind 2); its payload has to be ``bytes``.
@@ -292,7 +282,7 @@ class Serializer:
         Raises:
             LocalProtocolError: as :meth:`encode_push`.
         """
-        return _write(_BROADCAST, _FIELDS_OF_BROADCAST, (frame.topic, frame.event), frame.payload)
+        return write_fields(_BROADCAST, _FIELDS_OF_BROADCAST, (frame.topic, frame.event), frame.payload)
 
 
 def _hint(text: str) -> str:
@@ -321,120 +311,3 @@ def _deeper_than(limit: int, payload: Any) -> bool:
             if type(child) is dict or type(child) is list
         ]
     return False
-
-
-def _tracked_within(limit: int, payload: Any) -> bool:
-    """Tell whether what the collector tracks of a payload nests no deeper; False too where it holds enums.
-
-    It costs next to nothing, because the leaves of a payload and the containers around them are seldom tracked.
-    """
-    level = [payload]
-    while level:
-        if limit <= 0:
-            return False
-        limit -= 1
-        tracked: list[Any] = []
-        for container in level:
-            kind = type(container)
-            if kind is dict:
-                tracked += filter(gc.is_tracked, container.values())
-            elif kind is list or kind is tuple:
-                tracked += filter(gc.is_tracked, container)
-            elif kind is not uuid.UUID:
-                return False  # an enum, whose value may nest
-        level = tracked
-    return True
-
-
-def _unwritable(value: Any, room: int) -> str | None:
-    """Say what in this value is no JSON, by type and never by value, or return None; ``room`` is the levels left."""
-    kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None or kind is uuid.UUID:
-        return None
-    if isinstance(value, enum.Enum):
-        return _unwritable(value.value, room)
-    if isinstance(value, float):
-        return None if math.isfinite(value) else "a float that is not finite"
-    if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                return f"a dict with a key of type {type(key).__name__}"
-        children: Any = value.values()
-    elif isinstance(value, (list, tuple)):
-        children = value
-    elif isinstance(value, (str, int)):
-        return None  # A subclass, which msgspec refuses itself.
-    else:
-        return f"a value of type {kind.__name__}"
-    if room == 0:
-        return _TOO_DEEP
-    for child in children:
-        # The commonest types are tested here once more, because a call for each leaf would cost more than the encoding.
-        kind = type(child)
-        if kind is str or kind is int or kind is bool or child is None:
-            continue
-        problem = _unwritable(child, room - 1)
-        if problem is not None:
-            return problem
-    return None
-
-
-def _without_enums(value: Any) -> Any:
-    """Return what may be written with the value in place of each enum; msgspec knows enums of str and int only."""
-    if isinstance(value, enum.Enum):
-        return _without_enums(value.value)
-    if isinstance(value, dict):
-        return {key: _without_enums(child) for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_enums(child) for child in value]
-    return value
-
-
-def _read(data: bytes, names: tuple[str, ...]) -> tuple[list[str], bytes]:
-    """Return the fields and the data of a binary message, whose lengths stand in its bytes after the first."""
-    position = 1 + len(names)
-    if len(data) < position:
-        raise MalformedFrame(f"a binary message of {len(data)} bytes; kind {data[0]} has a header of {position}")
-    fields = []
-    for index, name in enumerate(names, 1):
-        end = position + data[index]
-        if end > len(data):
-            raise MalformedFrame(f"a binary message cut short: {name} ends at byte {end}, the message at {len(data)}")
-        field = _decoded(data[position:end])
-        if field is None:
-            raise MalformedFrame(f"a binary message whose {name} is not UTF-8")
-        fields.append(field)
-        position = end
-    return fields, data[position:]
-
-
-def _decoded(field: bytes) -> str | None:
-    # In a frame of its own: `from None` hides an exception's context, but keeps it, and with it what the peer sent.
-    try:
-        return field.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _encoded(field: str) -> bytes | None:
-    try:
-        return field.encode()
-    except UnicodeEncodeError:
-        return None
-
-
-def _write(kind: int, names: tuple[str, ...], values: tuple[str | int | None, ...], payload: Any) -> bytes:
-    if not isinstance(payload, (bytes, bytearray, memoryview)):
-        raise LocalProtocolError(f"the payload of a binary message has to be bytes, not {type(payload).__name__}")
-    fields: list[bytes] = []
-    for name, value in zip(names, values, strict=True):
-        # Phoenix writes a null ref as the empty string and an integer as its digits.
-        field = b"" if value is None else _encoded(str(value))
-        if field is None:
-            raise LocalProtocolError(f"{name} has a lone surrogate, which UTF-8 cannot carry")
-        if len(field) > _MAX_FIELD:
-            raise LocalProtocolError(
-                f"{name} has {len(field)} bytes of UTF-8; a binary message has room for {_MAX_FIELD}"
-            )
-        fields.append(field)
-    return b"".join((bytes((kind, *map(len, fields))), *fields, payload))

@@ -247,6 +247,7 @@ async def test_pushes_queued_under_a_join_that_ended_are_not_written_under_the_n
             await settle()
             queued = Sender(nursery, channel, {"n": 1})
             await channel.send_fire_and_forget("message", {"n": 2})
+            await settle()
             crash(socket)
             await settle()
             socket.writable.set()

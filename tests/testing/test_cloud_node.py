@@ -394,6 +394,8 @@ async def test_it_serves_tls() -> None:
             assert len(await transport.receive()) == 1
             await transport.close(timeout=5)
             transport = await node.connector.open(nursery, endpoint)
+            await transport.send(['[null,"1","phoenix","heartbeat",{}]'])
+            await transport.receive()  # from here on the node has it among its sockets
             node.drop(reset=True)
             with pytest.raises(TransportClosed) as caught:
                 await transport.receive()
