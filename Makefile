@@ -29,7 +29,7 @@ PYRIGHT = env PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BI
 
 ARGS ?=
 
-.PHONY: help demo test check lint format-check types mypy pyright imports format coverage nightly bench bench-check bench-peers bench-sdk chaos fuzz interop kills clean
+.PHONY: help demo test check lint format-check types mypy pyright imports format coverage nightly bench bench-parts bench-check bench-peers bench-sdk chaos fuzz interop kills clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -102,7 +102,9 @@ kills: $(VENV)/.development ## SIGKILL a durable handler 200 times, and account 
 chaos: $(VENV)/.development ## everything that can fail, at once, for a minute (ARGS="--minutes 20 --seed 7")
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(VENV)/.development ## run every benchmark of bench/; fails where one is over its limit, after all have run
+bench: bench-parts bench-sdk ## all benchmarks: the parts, then side by side with the official SDK, phoenix.js and raw floors
+
+bench-parts: $(VENV)/.development ## run every benchmark of bench/; fails where one is over its limit, after all have run
 	@failed=; for file in $(filter-out bench/node.py bench/check.py,$(wildcard bench/*.py)); do \
 		echo "== $$file"; $(call within,600) $(BIN)/python "$$file" || failed=1; done; [ -z "$$failed" ]
 
