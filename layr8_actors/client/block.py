@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+import functools
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import ChannelClosed, JoinRejected, RestartLimitExceeded
+from ..channel.block import running_around_block
 
 if TYPE_CHECKING:
     from .client import Client
@@ -33,47 +34,12 @@ async def running_client(client: Client, tree: Tree) -> AsyncIterator[None]:
     What the block raises comes out as it is, not in a group. Checkpoints at both ends; leaving is bounded by the grace
     of handlers and the channel's ``close_timeout``, also under cancellation.
     """
-    failure: RestartLimitExceeded | JoinRejected | None = None
 
-    def run(task_status: trio.TaskStatus[Client]) -> Coroutine[Any, Any, None]:
-        return watch(tree.run(client, False, task_status))
+    def over(_: Client) -> trio.Event:
+        return tree.over
 
-    async def watch(running: Coroutine[Any, Any, None]) -> None:
-        nonlocal failure
-        try:
-            await running
-        except (RestartLimitExceeded, JoinRejected) as error:
-            failure = error
-            nursery.cancel_scope.cancel(reason=f"the client gave up: {error}")
-
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(run)
-            try:
-                await client.connect()
-                yield
-            except (ChannelClosed, BaseExceptionGroup) as error:
-                if isinstance(error, ChannelClosed) or error.subgroup(ChannelClosed) is not None:
-                    # Whoever waits is told of the end before the tree has come to it, and why it ends is what matters.
-                    with trio.move_on_after(2 * client.config.shutdown_grace):
-                        await tree.over.wait()
-                raise
-            finally:
-                tree.request_stop()
-    except BaseExceptionGroup as group:
-        others = group if failure is None else group.split(ChannelClosed)[1]
-        if others is None and failure is not None:
-            raise failure from failure.__cause__  # that the channel is closed is no news beside why
-        if failure is not None:
-            raise BaseExceptionGroup("the client gave up, and its block failed too", [failure, group]) from None
-        # The block's own error, which the nursery has wrapped; several errors stay together.
-        alone, *more = group.exceptions
-        if more:
-            raise
-        context, suppressed = alone.__context__, alone.__suppress_context__
-        try:
-            raise alone
-        finally:
-            alone.__context__, alone.__suppress_context__ = context, suppressed
-    if failure is not None:
-        raise failure
+    start = functools.partial(tree.run, client, False)
+    async with running_around_block("client", start, over, 2 * client.config.shutdown_grace):
+        await client.connect()
+        yield
+        tree.request_stop()
