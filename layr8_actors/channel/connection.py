@@ -17,7 +17,7 @@ from .events import LinkClosed, LinkLost, LinkOpened, ReadingPaused, ReadingResu
 from .link import Link
 from .link_state import DropLink, OpenLink
 from .messages import FramesArrived, LinkEnded, LinkFailed, LinkUp, Resynchronize, WatchLink
-from .outbox import Outgoing
+from .outbox import Outbox, Outgoing
 
 if TYPE_CHECKING:
     from ..transport import Connector, Transport
@@ -111,7 +111,7 @@ class Connection(Actor):
         options = record.options
         now = trio.current_time()
         heartbeat = HeartbeatState(options.heartbeat_interval, options.heartbeat_timeout_s, now)
-        link = Link(number, opened, heartbeat, now, options.outbox_capacity)
+        link = Link(number, opened, heartbeat, now, Outbox(options.outbox_capacity, self._start_writer))
         record.link = link
         record.counters.links_opened += 1
         record.emit(LinkOpened(at=now, topic=record.topic.topic, link=number, transport=opened.name))
@@ -119,11 +119,11 @@ class Connection(Actor):
         self._watch_link()
         try:
             with link.scope:
-                self.start_soon(self._write, link)  # it ends when its transport or its outbox does
                 await self._read(link)
             if link.farewell == "close":
                 await opened.close(timeout=options.close_timeout)
         finally:
+            link.outbox.start_writer = None  # with this task the nursery may end
             opened.abort()
             self._busy = False
             if link.error is not None:  # else it is the actor that ends, and terminate knows what that means
@@ -211,6 +211,7 @@ class Connection(Actor):
                 while first < len(messages):
                     await trio.lowlevel.cancel_shielded_checkpoint()
                     first = self._take(link, messages, first)
+                del messages  # they would be held until the next ones come
         except TransportClosed as error:
             self._finish(link, error)
 
@@ -272,20 +273,27 @@ class Connection(Actor):
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
+    def _start_writer(self) -> None:
+        link = self._record.link
+        assert link is not None  # only its outbox calls
+        self.start_soon(self._write, link)
+
     async def _write(self, link: Link) -> None:
+        # It ends with its transport or its outbox, and where nobody sends: a channel that idles shall not pay for it.
         record = self._record
         outbox = link.outbox
         try:
-            while True:
-                await outbox.wait()
-                if outbox.closed:
-                    return  # the link has ended
+            while not outbox.closed:
                 urgent, queued, marks = outbox.take()
                 batch = self._batch(link, urgent, queued)
                 if batch:
                     await link.transport.send(batch)
                 for mark in marks:
                     mark.set()
+                if not queued and outbox.leave():
+                    return  # it was a join or a heartbeat; who sends now and then finds a writer that waits
+                del urgent, queued, marks, batch  # they would be held until the next ones come
+                await outbox.wait()
         except TransportClosed as error:
             link.broken = True
             # The reader ends the link: it still has to take what had arrived, and it learns the real close code. But a

@@ -21,7 +21,7 @@ class Link:
         transport: what Connection reads and writes; nobody else touches it.
         heartbeat: the liveness of this socket.
         opened_at: in seconds of ``trio.current_time()``.
-        outbox_capacity: frames that may wait before senders wait.
+        outbox: what waits to be written.
     """
 
     __slots__ = (
@@ -38,7 +38,7 @@ class Link:
     )
 
     def __init__(
-        self, number: int, transport: Transport, heartbeat: Heartbeat, opened_at: float, outbox_capacity: int
+        self, number: int, transport: Transport, heartbeat: Heartbeat, opened_at: float, outbox: Outbox
     ) -> None:
         self.number = number
         self.transport = transport
@@ -49,7 +49,7 @@ class Link:
         self.ended = trio.Event()
         self.broken = False  # a write has failed; what had arrived before is still being read
         self.farewell: Literal["close", "abort"] = "abort"
-        self.outbox = Outbox(outbox_capacity)
+        self.outbox = outbox
 
     def post(self, data: str | bytes) -> None:
         """Queue a frame of our own (join, leave, heartbeat) ahead of the users' frames; never waits.
