@@ -115,7 +115,7 @@ class ChannelOptions:
     ws_url: str
     api_key: str | ApiKeyProvider = dataclasses.field(repr=False)
     agent_did: str = ""
-    callbacks: Callbacks = dataclasses.field(default_factory=Callbacks)
+    callbacks: Callbacks = Callbacks()
     did_spec: Mapping[str, Any] | None = None
     heartbeat_interval: float = 30.0
     heartbeat_timeout: float | None = None
