@@ -17,7 +17,7 @@ from .events import LinkClosed, LinkLost, LinkOpened, ReadingPaused, ReadingResu
 from .link import Link
 from .link_state import DropLink, OpenLink
 from .messages import FramesArrived, LinkEnded, LinkFailed, LinkUp, Resynchronize, WatchLink
-from .outbox import Outbox, Outgoing
+from .outbox import Outgoing
 
 if TYPE_CHECKING:
     from ..transport import Connector, Transport
@@ -111,7 +111,7 @@ class Connection(Actor):
         options = record.options
         now = trio.current_time()
         heartbeat = HeartbeatState(options.heartbeat_interval, options.heartbeat_timeout_s, now)
-        link = Link(number, opened, heartbeat, now, Outbox(options.outbox_capacity, self._start_writer))
+        link = Link(number, opened, heartbeat, now, options.outbox_capacity, self._start_writer)
         record.link = link
         record.counters.links_opened += 1
         record.emit(LinkOpened(at=now, topic=record.topic.topic, link=number, transport=opened.name))
