@@ -6,6 +6,7 @@ A socket that is lost is an expected end and no crash: it is reported, and Recon
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from typing import TYPE_CHECKING
 
 import trio
@@ -59,6 +60,7 @@ class Connection(Actor):
         self._reconnector = reconnector
         self._dialling = trio.CancelScope()
         self._busy = False  # one dial at a time, one socket at a time
+        self._context = contextvars.copy_context()
 
     async def init(self) -> None:
         """Declare what the last incarnation held as lost; its sockets died with it."""
@@ -276,7 +278,7 @@ class Connection(Actor):
     def _start_writer(self) -> None:
         link = self._record.link
         assert link is not None  # only its outbox calls
-        self.start_soon(self._write, link)
+        self._context.run(self.start_soon, self._write, link)  # not in that of whoever happens to send first
 
     async def _write(self, link: Link) -> None:
         # It ends with its transport or its outbox, and where nobody sends: a channel that idles shall not pay for it.
