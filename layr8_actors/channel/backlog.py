@@ -158,6 +158,8 @@ class Backlog:
             if self.joins and self.joins[-1][0] == position:
                 self.joins.pop()  # nothing came under that join: so there are never more of them than messages
             self.joins.append((position, joined))
+        if not messages:
+            return
         if self.messages is EMPTY:
             self.messages, self._sizes = deque(), deque()
         self.messages.extend(messages)

@@ -6,6 +6,7 @@ A socket that is lost is an expected end and no crash: it is reported, and Recon
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from typing import TYPE_CHECKING
 
 import trio
@@ -59,6 +60,7 @@ class Connection(Actor):
         self._reconnector = reconnector
         self._dialling = trio.CancelScope()
         self._busy = False  # one dial at a time, one socket at a time
+        self._context = contextvars.copy_context()
 
     async def init(self) -> None:
         """Declare what the last incarnation held as lost; its sockets died with it."""
@@ -111,7 +113,7 @@ class Connection(Actor):
         options = record.options
         now = trio.current_time()
         heartbeat = HeartbeatState(options.heartbeat_interval, options.heartbeat_timeout_s, now)
-        link = Link(number, opened, heartbeat, now, options.outbox_capacity)
+        link = Link(number, opened, heartbeat, now, options.outbox_capacity, self._start_writer)
         record.link = link
         record.counters.links_opened += 1
         record.emit(LinkOpened(at=now, topic=record.topic.topic, link=number, transport=opened.name))
@@ -119,11 +121,11 @@ class Connection(Actor):
         self._watch_link()
         try:
             with link.scope:
-                self.start_soon(self._write, link)  # it ends when its transport or its outbox does
                 await self._read(link)
             if link.farewell == "close":
                 await opened.close(timeout=options.close_timeout)
         finally:
+            link.outbox.start_writer = None  # with this task the nursery may end
             opened.abort()
             self._busy = False
             if link.error is not None:  # else it is the actor that ends, and terminate knows what that means
@@ -273,20 +275,27 @@ class Connection(Actor):
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
+    def _start_writer(self) -> None:
+        link = self._record.link
+        assert link is not None  # only its outbox calls
+        self._context.run(self.start_soon, self._write, link)  # not in that of whoever happens to send first
+
     async def _write(self, link: Link) -> None:
+        # It ends with its transport or its outbox, and where nobody sends: a channel that idles shall not pay for it.
         record = self._record
         outbox = link.outbox
         try:
-            while True:
-                await outbox.wait()
-                if outbox.closed:
-                    return  # the link has ended
+            while not outbox.closed:
                 urgent, queued, marks = outbox.take()
                 batch = self._batch(link, urgent, queued)
                 if batch:
                     await link.transport.send(batch)
                 for mark in marks:
                     mark.set()
+                if not queued and outbox.leave():
+                    return  # it was a join or a heartbeat; who sends now and then finds a writer that waits
+                del urgent, queued, marks, batch  # they would be held until the next ones come
+                await outbox.wait()
         except TransportClosed as error:
             link.broken = True
             # The reader ends the link: it still has to take what had arrived, and it learns the real close code. But a

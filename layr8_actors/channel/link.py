@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import trio
 
 from ..phoenix import Heartbeat
 from ..transport import Transport
+from .lazy_event import LazyEvent
 from .outbox import Outbox
 
 __all__ = ("Link",)
@@ -22,6 +24,7 @@ class Link:
         heartbeat: the liveness of this socket.
         opened_at: in seconds of ``trio.current_time()``.
         outbox_capacity: frames that may wait before senders wait.
+        start_writer: starts one, whenever there is something to write and none runs.
     """
 
     __slots__ = (
@@ -38,7 +41,13 @@ class Link:
     )
 
     def __init__(
-        self, number: int, transport: Transport, heartbeat: Heartbeat, opened_at: float, outbox_capacity: int
+        self,
+        number: int,
+        transport: Transport,
+        heartbeat: Heartbeat,
+        opened_at: float,
+        outbox_capacity: int,
+        start_writer: Callable[[], None] | None = None,
     ) -> None:
         self.number = number
         self.transport = transport
@@ -46,10 +55,10 @@ class Link:
         self.opened_at = opened_at
         self.scope = trio.CancelScope()
         self.error: Exception | None = None
-        self.ended = trio.Event()
+        self.ended = LazyEvent()
         self.broken = False  # a write has failed; what had arrived before is still being read
         self.farewell: Literal["close", "abort"] = "abort"
-        self.outbox = Outbox(outbox_capacity)
+        self.outbox = Outbox(outbox_capacity, start_writer)
 
     def post(self, data: str | bytes) -> None:
         """Queue a frame of our own (join, leave, heartbeat) ahead of the users' frames; never waits.
@@ -78,6 +87,6 @@ class Link:
         return sum(waiter is None or not waiter.gone for _, _, waiter in self.outbox.close())
 
 
-async def _then_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
+async def _then_cancel(event: trio.Event | LazyEvent, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()

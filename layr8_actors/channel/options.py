@@ -94,7 +94,8 @@ class ChannelOptions:
         backoff: delays between attempts to reconnect. 1 s doubling to 30 s: all Layr8 SDKs; the jitter and the reset
             only after 30 s of a standing join are ours, against herds and flapping nodes.
         auth: where the key travels: ``"query"`` (all released nodes) or ``"header"`` (``x-api-key``).
-        ssl_context: for wss; ``None`` for :func:`ssl.create_default_context`.
+        ssl_context: for wss; ``None`` for :func:`ssl.create_default_context`, made once for all channels of a process
+            that name their transport.
         max_message_size: bytes of the largest message accepted. 8 MiB: Phoenix has no limit, the largest recorded
             message is 1 MB.
         inbox_capacity: messages that may wait for the user before reading stops. 1024: ours, about 1 MB of typical
@@ -114,7 +115,7 @@ class ChannelOptions:
     ws_url: str
     api_key: str | ApiKeyProvider = dataclasses.field(repr=False)
     agent_did: str = ""
-    callbacks: Callbacks = dataclasses.field(default_factory=Callbacks)
+    callbacks: Callbacks = Callbacks()
     did_spec: Mapping[str, Any] | None = None
     heartbeat_interval: float = 30.0
     heartbeat_timeout: float | None = None

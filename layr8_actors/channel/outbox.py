@@ -1,7 +1,7 @@
 """Frames on their way to the writer of one socket: a bounded queue that hands over all it holds at once.
 
 It does what a memory channel would, for a fraction of what that takes: a frame is appended to a list, the writer wakes
-once for all that have come meanwhile, and nothing is made before somebody has to wait.
+once for all that have come meanwhile, and nothing is made before somebody has to wait; the writer neither.
 """
 
 from __future__ import annotations
@@ -26,15 +26,18 @@ class Outbox:
 
     Args:
         capacity: frames that may wait before senders wait.
+        start_writer: starts one, whenever there is something to take and none runs; ``None`` where one runs always.
     """
 
-    __slots__ = ("_capacity", "_entries", "_marks", "_parked", "_writer", "closed", "urgent")
+    __slots__ = ("_capacity", "_entries", "_idle", "_marks", "_parked", "_writer", "closed", "start_writer", "urgent")
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, start_writer: Callable[[], None] | None = None) -> None:
         self._capacity = capacity
+        self.start_writer = start_writer
         self._entries: list[Outgoing] = []
         self._parked: dict[trio.lowlevel.Task, Outgoing] | None = None  # in the order in which they came
         self._marks: list[trio.Event] | None = None
+        self._idle = start_writer is not None  # the writer waits, or there is none yet
         self._writer: trio.lowlevel.Task | None = None
         self.urgent: list[str | bytes] = []
         """Frames of our own (join, leave, heartbeat), which go ahead of the users' and past the bound."""
@@ -59,7 +62,7 @@ class Outbox:
         if len(entries) >= self._capacity or self.closed:
             return False
         entries.append(entry)
-        if self._writer is not None:
+        if self._idle:
             self.wake()
         return True
 
@@ -116,23 +119,45 @@ class Outbox:
 
     @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:
-        """Make the writer look, if it waits; no checkpoint."""
+        """Make the writer look if it waits, or start one; no checkpoint."""
+        if not self._idle:
+            return
+        self._idle = False
         if self._writer is not None:
             writer, self._writer = self._writer, None
             trio.lowlevel.reschedule(writer)
+        elif self.start_writer is not None:
+            self.start_writer()
 
     @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
         """Wait until there is something to take, or the outbox is closed; for the writer alone. Always checkpoints."""
-        if self._entries or self.urgent or self._marks is not None or self.closed:
+        if self._waits_for_writer or self.closed:
             await trio.lowlevel.checkpoint()
             return
+        self._idle = True
         self._writer = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._idle = False
         self._writer = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+    def leave(self) -> bool:
+        """Let the writer go where nothing waits for it; the next frame starts another.
+
+        Returns:
+            False where it has to stay.
+        """
+        if self.start_writer is None or self._waits_for_writer:
+            return False
+        self._idle = True
+        return True
+
+    @property
+    def _waits_for_writer(self) -> bool:
+        return bool(self._entries or self.urgent) or self._marks is not None
 
     @trio.lowlevel.enable_ki_protection
     def take(self) -> tuple[list[str | bytes], list[Outgoing], list[trio.Event]]:
@@ -155,6 +180,7 @@ class Outbox:
             The frames that were never taken, those that waited for room among them.
         """
         self.closed = True
+        self.start_writer = None
         _, entries, _ = self.take()
         self.wake()
         return entries

@@ -19,6 +19,7 @@ from ..telemetry import Event, emit
 from ..transport.redaction import redact_all
 from .backlog import Backlog
 from .events import FrameIgnored, FrameRefused, SendsDiscarded
+from .lazy_event import LazyEvent
 from .link_state import LinkMachine
 from .reply_deadlines import ReplyDeadlines
 from .statistics import Counters
@@ -152,7 +153,7 @@ class Record:
         self.failure: Layr8Error | None = None
         self.closing = False
         self.supervisor: Supervisor | None = None
-        self.over = trio.Event()
+        self.over = LazyEvent()
 
         # Written by the facade: the further topics of the socket, from the first one on.
         self.topics: Topics | None = None

@@ -25,12 +25,14 @@ def checked_seconds(option: str, value: object, *, allow_zero: bool = True, allo
     Raises:
         InvalidOption: it is no number, a bool, NaN, negative, or zero or infinite where that makes no sense.
     """
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and (0 < value < math.inf or (value == 0 and allow_zero) or (value == math.inf and allow_infinity))
+    ):
+        return float(value)
     allowed = f"a number of seconds {'>= 0' if allow_zero else '> 0'}{' or math.inf' if allow_infinity else ''}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-        raise InvalidOption(option, value, allowed)
-    if value < 0 or (value == 0 and not allow_zero) or (math.isinf(value) and not allow_infinity):
-        raise InvalidOption(option, value, allowed)
-    return float(value)
+    raise InvalidOption(option, value, allowed)
 
 
 def checked_count(option: str, value: object, *, minimum: int = 0) -> int:

@@ -259,7 +259,10 @@ class WebSocketsTransport:
 
     async def _look_after(self) -> None:
         received = self._received
+        last = -math.inf  # when a receiver was seen that had only just been away
         due = trio.current_time() + _UNATTENDED  # when to see whether anybody receives
+        if self._reading:
+            self._alarmed, due = False, math.inf
         while True:
             if self._called or due < math.inf:
                 await self._sleep(due)
@@ -281,7 +284,10 @@ class WebSocketsTransport:
                 return
             now = trio.current_time()
             if self._alarmed and due == math.inf:
-                due = now + _UNATTENDED
+                if self._reading and now - last >= _UNATTENDED:
+                    self._alarmed, last = False, now  # it took a lone message, and is back: that needs no clock
+                else:
+                    due = now + _UNATTENDED
             if now < due and not self._closing:
                 continue
             if self._reading or (self._full and not self._closing):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from typing import Any
 
 import pytest
@@ -44,6 +45,51 @@ async def test_a_refusal_of_the_node_is_a_reply_and_no_exception(node: Any) -> N
         await channel.connect(PROTOCOLS)
         reply = await channel.send_msg("message", {})
         assert (reply.status, reply.reason, reply.ok) == ("error", "e.route.not-found", False)
+
+
+def writers() -> int:
+    """Tasks of this Trio run that write for a channel."""
+    tasks = [trio.lowlevel.current_root_task()]
+    for task in tasks:
+        if task is not None:
+            tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return sum(task is not None and task.name.endswith("Connection._write") for task in tasks)
+
+
+async def test_a_channel_that_only_beats_has_no_writer_and_one_that_sends_has_one_until_it_beats_again(
+    node: Any,
+) -> None:
+    async with open_channel(node.options(heartbeat_interval=30)) as channel:
+        await channel.connect(PROTOCOLS)
+        await settle()
+        assert writers() == 0
+        for _ in range(2):
+            await channel.send_fire_and_forget("message", {})
+            await trio.sleep(1)
+            assert writers() == 1
+            await channel.send_msg("message", {})
+            assert writers() == 1
+            await trio.sleep(35)
+            assert writers() == 0
+    events = [frame.event for frame in node.socket.frames]
+    assert events == ["phx_join", *(2 * ["message", "message", "heartbeat"]), "phx_leave"]
+
+
+async def test_the_writer_is_in_the_context_of_no_sender(node: Any) -> None:
+    request = contextvars.ContextVar("request", default="none")
+    seen: list[str] = []
+
+    def answer(socket: Any, frame: Frame) -> None:
+        seen.append(request.get())
+        socket.reply(frame)
+
+    node.on_push = answer
+    async with open_channel(node.options()) as channel:
+        await channel.connect(PROTOCOLS)
+        await settle()
+        request.set("mine")
+        await channel.send_msg("message", {})
+    assert seen == ["none"]
 
 
 @pytest.mark.parametrize("response", [None, [], 7, {"reason": 7}, {"reason": None}])

@@ -132,3 +132,40 @@ async def test_a_wait_for_what_is_there_already_is_a_checkpoint_too() -> None:
         scope.cancel()
         await outbox.wait()
         pytest.fail("it was no checkpoint")
+
+
+async def test_a_writer_is_started_by_whatever_there_is_to_write_and_once_it_has_left_another_one() -> None:
+    started: list[int] = []
+    outbox = Outbox(8, lambda: started.append(len(outbox)))
+    assert not started
+    outbox.post("join")
+    outbox.put_nowait(entry("a"))  # the one that was started takes it along
+    assert started == [1]
+    assert not outbox.leave()  # not with something there
+    outbox.take()
+    assert outbox.leave()
+    outbox.put_nowait(entry("b"))
+    assert started == [1, 1]
+    outbox.take()
+    assert outbox.leave()
+    outbox.mark()
+    assert started == [1, 1, 0]
+    assert not outbox.leave()
+    outbox.take()
+    assert outbox.leave()
+    outbox.close()
+    assert started == [1, 1, 0]
+
+
+async def test_a_writer_that_waits_is_woken_and_no_other_is_started_even_where_it_was_cancelled() -> None:
+    started: list[str] = []
+    outbox = Outbox(8, lambda: started.append("writer"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.wait)
+        await wait_all_tasks_blocked()
+        outbox.post("heartbeat")
+    outbox.take()
+    with trio.move_on_after(1):
+        await outbox.wait()
+    assert outbox.put_nowait(entry("a"))
+    assert not started  # the link ends

@@ -90,6 +90,38 @@ async def test_ping_is_answered_while_nobody_receives(connect_websocket: Connect
         assert got == [f"unread {number}" for number in range(500)]
 
 
+async def test_link_that_is_received_from_runs_no_clock_for_a_lone_message_and_is_watched_all_the_same(
+    connect_websocket: Connect,
+) -> None:
+    def clocks() -> float:
+        return trio.lowlevel.current_statistics().seconds_to_next_deadline
+
+    async with connect_websocket() as link:
+        news = trio.Event()
+        receiving = trio.CancelScope()
+
+        async def receive() -> None:
+            nonlocal news
+            with receiving:
+                while True:
+                    await link.transport.receive()
+                    news.set()
+                    news = trio.Event()
+
+        link.nursery.start_soon(receive)
+        await trio.sleep(3)
+        for _ in range(3):
+            arrived = news
+            await link.peer.send(["lone"])
+            await arrived.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert clocks() == float("inf")
+            await trio.sleep(30)
+        receiving.cancel()
+        await link.peer.write(Ping(payload=b"nobody?"))
+        assert await link.peer.event() == Pong(payload=b"nobody?")
+
+
 async def test_ping_in_the_midst_of_messages_holds_none_of_them_back(connect_websocket: Connect) -> None:
     async with connect_websocket(narrow=True) as link:
         link.nursery.start_soon(link.peer.write, TextMessage(data="a"), Ping(payload=b"?"), TextMessage(data="b"))
