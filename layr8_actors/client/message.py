@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..errors import InvalidBody, LocalProtocolError, MalformedMessage
+from ..errors import InvalidBody, InvalidOption, LocalProtocolError, MalformedMessage
 from .attachment import Attachment, parse_attachments
 
 __all__ = ("Message", "MessageContext", "SenderCredential", "TraceContext", "parse_message")
@@ -162,8 +162,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         """Return the message as it goes out: a new dict with all fields that it has, those in ``extra`` included.
 
         Raises:
+            InvalidOption: ``to`` is no list; a str would go out as its letters.
             LocalProtocolError: the body is an object that msgspec cannot turn into JSON values.
         """
+        if not isinstance(self.to, tuple | list):
+            raise InvalidOption("to", self.to, "a list of DIDs, such as ['did:web:...']")
         body = self.body
         if not isinstance(body, dict | list | str | int | float | bool | None):
             try:
