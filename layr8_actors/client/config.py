@@ -106,12 +106,15 @@ class ClientConfig:
                 raise checked
         if not isinstance(self.agent_did, str):
             raise InvalidOption("agent_did", self.agent_did, f"a DID, or '' for that of {_AGENT_DID}")
-        did = self.agent_did or os.environ.get(_AGENT_DID, "")
+        given = self.agent_did
+        did = given or os.environ.get(_AGENT_DID, "")
         object.__setattr__(self, "agent_did", did)
         if not isinstance(self.parent_did, str):
             raise InvalidOption("parent_did", self.parent_did, "a DID, or ''")
         if self.parent_did:
             named_by = {"childNameSource": "client" if did else "sdk"}
+            if not isinstance(self.did_spec, Mapping | None):
+                raise InvalidOption("did_spec", self.did_spec, "a dict, or None")
             spec = {**named_by, **(self.did_spec or {}), "parentDid": self.parent_did}
             object.__setattr__(self, "did_spec", spec)
         if self.protocols or not isinstance(self.protocols, (list, tuple, set, frozenset)):
@@ -126,13 +129,22 @@ class ClientConfig:
             if name not in ChannelTuning.__annotations__:
                 raise InvalidOption(f"channel[{name!r}]", name, ", ".join(ChannelTuning.__annotations__))
         object.__setattr__(self, "channel", {**self.channel})
-        options = self.channel_options(Callbacks(), self.on_event)
+        options = self._checked_options(bool(given))
         object.__setattr__(self, "agent_did", options.agent_did)  # with a parent it may have been derived just now
 
     def __repr__(self) -> str:
         shown = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.repr}
         shown["node_url"] = self.public_url
         return f"ClientConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def _checked_options(self, did_given: bool) -> ChannelOptions:
+        try:
+            return self.channel_options(Callbacks(), self.on_event)
+        except InvalidOption as error:
+            if error.option != "agent_did" or did_given or not self.agent_did:
+                raise
+            allowed = error.allowed
+        raise InvalidOption(f"agent_did (from {_AGENT_DID})", self.agent_did, allowed)
 
     @property
     def public_url(self) -> str:
@@ -171,8 +183,12 @@ def _key(given: object) -> Any:
     key = given if isinstance(given, Secret) else Secret(given if isinstance(given, str) else "")
     if not key and isinstance(given, str):
         key = Secret(os.environ.get(_API_KEY, ""))
-    if key.reveal().strip():
+    text = key.reveal()
+    if text and text == text.strip() and text.isprintable():
         return key
+    if text.strip():
+        source = "api_key" if given else f"api_key (from {_API_KEY})"
+        return InvalidOption(source, None, "a str without newlines, or spaces around it, such as a file's end")
     return InvalidOption("api_key", None if isinstance(given, str) else given, f"a non-empty str, or {_API_KEY} set")
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ..errors import HandlerTimeout, InvalidOption, Layr8Error, ServerReject
+from ..errors import ChannelClosed, HandlerTimeout, InvalidOption, Layr8Error, ServerReject
 from ..otp import Actor, ExitReason
+from ..phoenix import Frame, Serializer
 from .events import HandlerFailed, HandlerInterrupted, ReplyFailed
 from .handlers import Pass
 from .inbound import Inbound, Status
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .record import Record
 
 __all__ = ("LAST_WORDS", "Dispatcher")
+
+_JSON: Final = Serializer()
 
 LAST_WORDS = 1.0
 """Seconds beyond the handlers' grace in which the node is told of what was cut off; ours, they wait for room alone."""
@@ -80,7 +83,10 @@ class Dispatcher(Actor):
                 with trio.move_on_after(record.config.shutdown_grace):
                     await self._idle.wait()
             for inbound in list(record.running):
-                await self._interrupted(inbound)  # it will not be cancelled, and the channel is about to go
+                if inbound.answering:
+                    self._reply_failed(inbound, ChannelClosed("the client ended before the node had taken the answer"))
+                else:
+                    await self._interrupted(inbound)  # it will not be cancelled, and the channel is about to go
             for inbound in record.drain():
                 await record.settle(inbound, Status.PASS)  # nobody has begun with it: another plugin may
         else:
@@ -140,7 +146,10 @@ class Dispatcher(Actor):
         filled = answer.answering(message)
         if not filled.to:
             raise InvalidOption("the answer's to", filled.to, "a DID, where the message has no sender")
-        return filled.replace(from_=filled.from_ or self._record.did).to_plaintext()
+        plaintext = filled.replace(from_=filled.from_ or self._record.did).to_plaintext()
+        # Written twice, here for nothing but its error: the node is told first, and must not be told a lie.
+        _JSON.encode(Frame(None, None, "", "message", plaintext))
+        return plaintext
 
     async def _answer(self, inbound: Inbound, answer: dict[str, Any] | Pass | None) -> None:
         record = self._record
@@ -152,19 +161,19 @@ class Dispatcher(Actor):
         await record.settle(inbound, Status.HANDLED)
         if answer is None:
             return
+        inbound.answering = True
         try:
             reply = await record.connected().send_msg("message", answer)
             if not reply.ok:
                 raise ServerReject(reply.reason, message_id=answer["id"])
         except Layr8Error as error:
-            record.counters.replies_failed += 1
-            record.report(ReplyFailed, inbound, error=error)
+            self._reply_failed(inbound, error)
 
     async def _failed(self, inbound: Inbound, error: Exception) -> None:
         record = self._record
         record.counters.messages_failed += 1
         record.report(HandlerFailed, inbound, error=error)
-        await self._tell_failure(inbound, record.redact(describe_failure(error)))
+        await self._tell_failure(inbound, describe_failure(error, record.redact))
 
     async def _interrupted(self, inbound: Inbound) -> None:
         record = self._record
@@ -186,5 +195,9 @@ class Dispatcher(Actor):
             plaintext = problem_report(message, text).replace(from_=channel.assigned_did).to_plaintext()
             await channel.send_fire_and_forget("message", plaintext)
         except Layr8Error as error:
-            record.counters.replies_failed += 1
-            record.report(ReplyFailed, inbound, error=error)
+            self._reply_failed(inbound, error)
+
+    def _reply_failed(self, inbound: Inbound, error: Exception) -> None:
+        record = self._record
+        record.counters.replies_failed += 1
+        record.report(ReplyFailed, inbound, error=error)

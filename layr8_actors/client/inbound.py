@@ -40,6 +40,7 @@ class Inbound:
     """
 
     __slots__ = (
+        "answering",
         "handler",
         "interrupted",
         "join_ref",
@@ -64,6 +65,7 @@ class Inbound:
         self.settled = False
         self.interrupted = False
         self.reported = False  # that it was interrupted
+        self.answering = False  # its handler is done, and the answer is on its way
         self.scope: trio.CancelScope | None = None
 
 

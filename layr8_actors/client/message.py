@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..errors import InvalidBody, LocalProtocolError, MalformedMessage
+from ..errors import InvalidBody, InvalidOption, LocalProtocolError, MalformedMessage
 from .attachment import Attachment, parse_attachments
 
 __all__ = ("Message", "MessageContext", "SenderCredential", "TraceContext", "parse_message")
@@ -26,10 +26,17 @@ class TraceContext(msgspec.Struct, frozen=True):
     Args:
         traceparent: version, trace id, parent id and flags.
         tracestate: what vendors add; ``""`` for nothing.
+        extra: all other fields, as they came or as they shall go out.
     """
 
     traceparent: str
     tracestate: str = ""
+    extra: Mapping[str, Any] = {}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the trace context as it goes out; what was read comes out as it came in."""
+        state = {"tracestate": self.tracestate} if self.tracestate else {}
+        return {**self.extra, "traceparent": self.traceparent, **state}
 
 
 class SenderCredential(msgspec.Struct, frozen=True):
@@ -162,8 +169,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         """Return the message as it goes out: a new dict with all fields that it has, those in ``extra`` included.
 
         Raises:
+            InvalidOption: ``to`` is no list; a str would go out as its letters.
             LocalProtocolError: the body is an object that msgspec cannot turn into JSON values.
         """
+        if not isinstance(self.to, tuple | list):
+            raise InvalidOption("to", self.to, "a list of DIDs, such as ['did:web:...']")
         body = self.body
         if not isinstance(body, dict | list | str | int | float | bool | None):
             try:
@@ -188,9 +198,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         if self.attachments:
             out["attachments"] = [attachment.to_json() for attachment in self.attachments]
         if self.trace_context is not None:
-            out["trace_context"] = {"traceparent": self.trace_context.traceparent}
-            if self.trace_context.tracestate:
-                out["trace_context"]["tracestate"] = self.trace_context.tracestate
+            out["trace_context"] = self.trace_context.to_json()
         for name, value in self.extra.items():
             if not out.get(name):  # what stands there is either another field or one that was not read
                 out[name] = value
@@ -266,7 +274,9 @@ def _parse_trace(value: object) -> TraceContext | None:
     if not isinstance(value, dict) or not isinstance(value.get("traceparent"), str) or not value["traceparent"]:
         return None
     state = value.get("tracestate")
-    return TraceContext(value["traceparent"], state if isinstance(state, str) else "")
+    read = state if isinstance(state, str) else ""
+    known = ("traceparent", "tracestate") if read else ("traceparent",)
+    return TraceContext(value["traceparent"], read, {name: field for name, field in value.items() if name not in known})
 
 
 def _parse_context(value: object) -> MessageContext:

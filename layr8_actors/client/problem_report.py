@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import ProblemReportError
@@ -72,12 +73,17 @@ def _filled(comment: str, arguments: tuple[str, ...]) -> str:
     return _PLACE.sub(argument, comment)
 
 
-def describe_failure(error: Exception) -> str:
-    """Return what a peer is told of an error: its text, cut and without what no JSON can hold."""
+def describe_failure(error: Exception, redact: Callable[[str], str]) -> str:
+    """Return what a peer is told of an error: its text, redacted, cut, and without what no JSON can hold.
+
+    Args:
+        error: of the handler.
+        redact: takes the key out, and gets the whole text: of a key that is cut in two it would find nothing.
+    """
     try:
         text = str(error)
     except Exception:  # a user's class, whose own text fails
         text = ""
-    text = text or type(error).__name__
+    text = redact(text or type(error).__name__)
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}..."

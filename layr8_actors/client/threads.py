@@ -41,7 +41,9 @@ class Threads:
 
     def release(self, inbound: Inbound) -> None:
         """Free the thread of a message that was taken: the next one of it may be taken too."""
-        behind = self._behind[inbound.thread]
+        behind = self._behind.get(inbound.thread)
+        if behind is None:
+            return  # drained meanwhile
         if behind:
             self._ready.append(behind.popleft())
         else:

@@ -678,19 +678,6 @@ async def test_whatever_a_handler_returns_or_raises_is_its_own_failure_and_never
             assert not [event for event in events if type(event) is ChildExited]
 
 
-async def test_an_answer_that_is_not_json_is_an_event() -> None:
-    events: list[Event] = []
-    async with strict_node() as node:
-        alice = agent(node, events=events)
-        alice.handle(REQUEST)(lambda message: message.reply(RESPONSE, {"when": {1, 2}}))
-        async with alice, agent(node, BOB):
-            node.deliver(ALICE, plaintext("m1"))
-            node.deliver(ALICE, plaintext("m2"))
-            await settle()
-            assert [event.message_id for event in of(events, ReplyFailed)] == ["m1", "m2"]
-            assert settled_once(node)
-
-
 # --- accepting first -------------------------------------------------------------------------------------------------
 
 
