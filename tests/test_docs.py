@@ -51,6 +51,7 @@ from layr8_actors.channel import events as channel_events
 from layr8_actors.channel.router import Router
 from layr8_actors.channel.tree import Tree
 from layr8_actors.client import events as client_events
+from layr8_actors.client.durable import events as durable_events
 from layr8_actors.otp import Supervisor, events as otp_events, format_tree
 from layr8_actors.telemetry import Event, log_event
 from layr8_actors.testing import CloudNode, FaultProxy
@@ -160,7 +161,7 @@ def test_every_guarantee_is_one_sentence_with_a_proof() -> None:
 PUBLIC = (
     *(f"layr8_actors{name}" for name in ("", ".errors", ".telemetry", ".phoenix", ".otp", ".otp.events")),
     *(f"layr8_actors.{name}" for name in ("transport", "channel", "channel.events", "testing")),
-    *(f"layr8_actors.{name}" for name in ("client", "client.events")),
+    *(f"layr8_actors.{name}" for name in ("client", "client.events", "client.durable")),
 )
 VARIABLES: dict[str, type] = {
     "channel": Channel,
@@ -380,7 +381,7 @@ def test_the_structlog_recipe_hands_over_each_field(monkeypatch: pytest.MonkeyPa
 def event_types() -> list[type[Event]]:
     """Every event that is emitted: the classes below Event that are nobody's root."""
     found: list[type[Event]] = []
-    for module in (channel_events, client_events, otp_events):
+    for module in (channel_events, client_events, otp_events, durable_events):
         for value in vars(module).values():
             if inspect.isclass(value) and issubclass(value, Event) and value.__module__ == module.__name__:
                 roots: tuple[type, ...] = (
@@ -389,6 +390,7 @@ def event_types() -> list[type[Event]]:
                     client_events.MessageEvent,
                     otp_events.SupervisorEvent,
                     otp_events.ChildEvent,
+                    durable_events.DurableEvent,
                 )
                 found.extend([value] if value not in roots else [])
     return found
@@ -396,7 +398,7 @@ def event_types() -> list[type[Event]]:
 
 def event_table(layer: str) -> list[list[str]]:
     """The rows that docs/telemetry.md has to have for one layer."""
-    common = {"at", "topic", "path", "did"}
+    common = {"at", "topic", "path", "did", "queue"}
     table = []
     for kind in event_types():
         if kind.layer != layer:
@@ -407,12 +409,17 @@ def event_table(layer: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("layer", "heading"),
-    [("channel", "Events of a channel"), ("client", "Events of a client"), ("otp", "Events of a supervisor")],
+    ("layer", "document", "heading"),
+    [
+        ("channel", "docs/telemetry.md", "Events of a channel"),
+        ("client", "docs/telemetry.md", "Events of a client"),
+        ("otp", "docs/telemetry.md", "Events of a supervisor"),
+        ("durable", "docs/durable.md", "Events"),
+    ],
 )
-def test_the_tables_of_events_are_complete(layer: str, heading: str) -> None:
+def test_the_tables_of_events_are_complete(layer: str, document: str, heading: str) -> None:
     expected = event_table(layer)
-    assert [row[:3] for row in rows("docs/telemetry.md", heading)] == expected, "the table has to be:\n" + "\n".join(
+    assert [row[:3] for row in rows(document, heading)] == expected, "the table has to be:\n" + "\n".join(
         f"| {' | '.join(row)} |" for row in expected
     )
 

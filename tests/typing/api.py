@@ -28,6 +28,19 @@ from layr8_actors import (
     Reply,
     open_channel,
 )
+from layr8_actors.client.durable import (
+    Claimed,
+    DeadLetter,
+    DurableQueue,
+    MemoryQueue,
+    QueueOptions,
+    QueueStatistics,
+    RedisStore,
+    RejectMessage,
+    SnoozeMessage,
+    SqliteStore,
+    run_worker,
+)
 from layr8_actors.otp import (
     Actor,
     ActorRef,
@@ -309,3 +322,23 @@ async def a_client_is_typed_to_the_ends(nursery: trio.Nursery) -> None:
     assert_type(client.delegation, Delegation | None)
     assert_type(client.channel, Channel)
     assert_type(client.statistics(), ClientStatistics)
+
+
+async def a_durable_queue_is_the_same_in_sqlite_in_redis_and_in_memory(claimed: Claimed) -> None:
+    async with SqliteStore("agent.db", inbox=QueueOptions(lease=60)) as store, RedisStore("redis://host") as shared:
+        queues: list[DurableQueue] = [store.inbox, store.queue("more"), shared.outbox, MemoryQueue()]
+        for queue in queues:
+            assert_type(await queue.put("id", b"body", key="thread"), bool)
+            assert_type(await queue.claim(10), list[Claimed])
+            assert_type(await queue.acknowledge(claimed), bool)
+            assert_type(await queue.dead_letters(), list[DeadLetter])
+            assert_type(await queue.statistics(), QueueStatistics)
+
+        async def handle(claimed: Claimed) -> None:
+            if claimed.attempt > 1:
+                raise SnoozeMessage(10)
+            raise RejectMessage(claimed.body.decode())
+
+        await run_worker(store.inbox, handle, concurrency=4, backoff=Backoff(initial=2))
+        ChildSpec("inbox", functools.partial(run_worker, store.inbox, handle))
+        await store.inbox.put("id", "body")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
