@@ -26,6 +26,7 @@ from .channel import (
     ChannelOptions as ChannelOptions,
     ChannelState as ChannelState,
     ChannelStatistics as ChannelStatistics,
+    JoinedTopic as JoinedTopic,
     LinkStatus as LinkStatus,
     MessageStream as MessageStream,
     Reply as Reply,

@@ -197,6 +197,7 @@ class AlreadyConnected(Layr8Error):
     """connect was called with other protocols than those the channel has joined with; close it and open another.
 
     Of a client: it runs already, so it can be neither started a second time nor given another handler.
+    Or join was called with a DID that is joined on the channel already; leave it first.
     """
 
 

@@ -3,6 +3,7 @@
 from . import events as events
 from .block import open_channel as open_channel
 from .channel import Channel as Channel
+from .joined_topic import JoinedTopic as JoinedTopic
 from .link_state import LinkStatus as LinkStatus
 from .message_stream import MessageStream as MessageStream
 from .options import ApiKeyProvider as ApiKeyProvider, Callbacks as Callbacks, ChannelOptions as ChannelOptions

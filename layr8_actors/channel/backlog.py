@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .link import Waiter
     from .messages import Joined
     from .options import ChannelOptions
+    from .topics import Topics
 
 __all__ = ("Backlog",)
 
@@ -38,6 +39,7 @@ class Backlog:
     __slots__ = (
         "_bytes",
         "_capacity",
+        "_held_for",
         "_room",
         "_sizes",
         "_topic",
@@ -49,6 +51,7 @@ class Backlog:
         "read_by_user",
         "size",
         "taken",
+        "topics",
     )
 
     def __init__(self, options: ChannelOptions, topic: Topic, waiting: dict[str, Waiter]) -> None:
@@ -57,6 +60,7 @@ class Backlog:
         self._topic = topic
         self._waiting = waiting
         self._room: trio.Event | None = None
+        self._held_for = 0.0  # seconds without reading, since both figures were down to half of the inbox's own bounds
         self._sizes: deque[int] = deque()  # of the messages, in the same order
         self.frames = 0
         self.size = 0
@@ -67,6 +71,8 @@ class Backlog:
         """Joins that the user has not come to, each with the count of messages that come before it."""
         self.paused = False  # written by Connection
         self.read_by_user = options.callbacks.on_message is not None
+        self.topics: Topics | None = None
+        """The further topics of the same socket, whose frames are counted here too."""
 
     # --- the bounds ---------------------------------------------------------------------------------------------------
 
@@ -77,13 +83,28 @@ class Backlog:
         because an ``on_message`` that sends and waits would otherwise wait for a reply behind the messages that wait
         for it. Where nobody reads messages it goes on too, since the oldest are dropped and the link has to be
         watched. While the topic is not joined it goes on beyond that: the answer to the join has to be read, and what
-        else comes is dropped.
+        else comes is dropped. A reply or a join that a further topic waits for counts alike.
         """
-        if self._topic.status is not TopicStatus.JOINED:
+        topics = self.topics
+        if self._topic.status is not TopicStatus.JOINED or (topics and topics.join_awaited):
             return 2 * self.read_ahead, 4 * self._bytes
-        if self._waiting or not self.read_by_user:
+        if self._waiting or (topics and topics.reply_awaited) or not (self.read_by_user or topics):
             return self.read_ahead, 2 * self._bytes
-        return self._capacity, self._bytes
+        return self._own_bounds()
+
+    def _own_bounds(self) -> tuple[int, int]:
+        messages, size = self.unread
+        return self._capacity + messages, self._bytes + size
+
+    @property
+    def _eased(self) -> bool:
+        frames, size = self._own_bounds()
+        return self.frames <= frames // 2 and self.size <= size // 2
+
+    @property
+    def unread(self) -> tuple[int, int]:
+        """Messages that nobody reads, and their size: they are bounded by themselves, and in no further topic's way."""
+        return (0, 0) if self.read_by_user else (len(self.messages), sum(self._sizes))
 
     @property
     def read_ahead(self) -> int:
@@ -99,6 +120,10 @@ class Backlog:
         """Whether reading has to stop: one of the figures has reached its bound."""
         frames, size = self.bounds()
         return self.frames >= frames or self.size >= size
+
+    def share_of(self, frames: int, size: int) -> float:
+        """The part of the inbox's own bounds that so much takes: by count or by bytes, whichever is more."""
+        return max(frames / self._capacity, size / self._bytes)
 
     # --- what waits ---------------------------------------------------------------------------------------------------
 
@@ -170,6 +195,8 @@ class Backlog:
 
     def make_room(self) -> None:
         """Wake the reader if enough was handled: both figures are down to half of their bounds."""
+        if self._held_for and self._eased:
+            self._held_for = 0.0
         if self._room is not None:
             frames, size = self.bounds()
             if self.frames <= frames // 2 and self.size <= size // 2:
@@ -185,6 +212,15 @@ class Backlog:
         try:
             while self.full:
                 self._room = trio.Event()
-                await self._room.wait()
+                if not self.topics:
+                    await self._room.wait()
+                    continue
+                since = trio.current_time()
+                with trio.move_on_after(self.topics.patience - self._held_for) as scope:
+                    await self._room.wait()
+                self._held_for = 0.0 if self._eased else self._held_for + trio.current_time() - since
+                if scope.cancelled_caught:
+                    self._held_for = 0.0  # whoever is next has a time of its own
+                    self.topics.leave_slowest()
         finally:
             self._room = None

@@ -1,10 +1,10 @@
-"""The channel as its user sees it."""
+"""The channel as its user sees it; over 400 lines, because what each method promises is written at it."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -13,10 +13,11 @@ from ..errors import Disconnected, InvalidOption, NotConnected, ReplyTimeout, To
 from ..otp import ChildSpec, ChildType, Restart, Supervisor
 from ..phoenix import TopicStatus
 from .heartbeat import held_up
+from .joined_topic import JoinedTopic, join_topic
 from .link import Link, Outgoing, Waiter
 from .message_stream import MessageStream
 from .messages import TopicEnded
-from .options import ChannelOptions, checked_protocols
+from .options import Callbacks, ChannelOptions, checked_protocols
 from .record import ConnectRequest
 from .reply import Reply
 from .statistics import ChannelState, ChannelStatistics, take_statistics
@@ -127,6 +128,44 @@ class Channel:
             self._tree.withdraw_connect(request)
         if request.error is not None:
             raise request.error
+
+    async def join(
+        self,
+        agent_did: str,
+        protocols: Sequence[str],
+        *,
+        callbacks: Callbacks | None = None,
+        did_spec: Mapping[str, Any] | None = None,
+    ) -> JoinedTopic:
+        """Join a further DID on the same socket, and return once the join is acknowledged.
+
+        From then on it is joined again whenever the link is renewed or the node ends its topic. A node that refuses it
+        for good ends this topic alone.
+
+        Args:
+            agent_did: the DID to bind; ``""`` only where ``did_spec`` names a ``parentDid`` of which one is derived.
+            protocols: as in :meth:`connect`.
+            callbacks: of this DID alone; ``None`` for none. All other options are the channel's.
+            did_spec: as in :class:`ChannelOptions`, for this DID.
+
+        Returns:
+            The handle to send, to look and to leave with.
+
+        Raises:
+            InvalidOption: an argument is not allowed.
+            NotConnected: :meth:`connect` has not succeeded yet.
+            AlreadyConnected: the DID is the channel's own, or is joined on it already.
+            JoinRejected: the node refused the join; ``.permanent`` tells whether trying again can help. Also, without
+                asking the node, where the socket has the 100 topics that Phoenix allows.
+            JoinTimeout: the join was not answered.
+            ConnectFailed: the link was lost before the join was answered.
+            RemoteProtocolError: the node answered the join with nonsense.
+            ChannelClosed: the channel has ended.
+
+        Checkpoints. While the link is just being renewed it waits for that. A join that fails leaves nothing behind and
+        may be called again; so does one that is cancelled.
+        """
+        return await join_topic(self._tree, Channel, agent_did, protocols, callbacks or Callbacks(), did_spec)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -353,6 +392,8 @@ class Channel:
 
     async def close(self) -> None:
         """Write what is queued, leave the topic, close the socket and end the actors; idempotent and final.
+
+        Further topics are left first, the last one joined before the others.
 
         Whoever still waits for a reply gets ChannelClosed. It never raises on account of the node: what cannot be done
         within ``close_timeout`` seconds is cut short.

@@ -13,7 +13,7 @@ import trio
 
 from ..errors import ConnectFailed, InvalidOption, MailboxFull, MalformedFrame, NotConnected, TransportClosed
 from ..otp import Actor, ActorRef, ExitKind, ExitReason
-from ..phoenix import Frame, Heartbeat as HeartbeatState, TopicStatus
+from ..phoenix import Frame, Heartbeat as HeartbeatState, Ref, TopicStatus
 from .events import LinkClosed, LinkLost, LinkOpened, ReadingPaused, ReadingResumed
 from .link import Flush, Link, Outgoing
 from .link_state import DropLink, OpenLink
@@ -259,13 +259,18 @@ class Connection(Actor):
         batch: list[str | bytes] = list(link.urgent)
         link.urgent.clear()
         topic = self._record.topic
+        topics = self._record.topics
+        joins: frozenset[Ref] | None = None  # of further topics, looked up where a frame is of none of ours
         stale = 0
         for outgoing in queued:
             if not isinstance(outgoing, Outgoing):
                 continue
             if outgoing.join_ref != topic.join_ref or topic.status is not TopicStatus.JOINED:
-                stale += 1
-                continue
+                if joins is None:
+                    joins = frozenset() if topics is None else topics.joins_in_force()
+                if outgoing.join_ref not in joins:
+                    stale += 1
+                    continue
             if outgoing.waiter is not None:
                 if outgoing.waiter.gone:
                     continue
@@ -279,8 +284,12 @@ class Connection(Actor):
         record = self._record
         await link.flush()  # the writer still runs: what was accepted for sending is sent
         topic = record.topic
+        leaves = [] if record.topics is None else record.topics.leaves(link.number)
         if topic.status is TopicStatus.JOINED or topic.status is TopicStatus.JOINING:
-            link.post(record.serializer.encode(topic.leave(record.refs.next())))
+            leaves.append(topic.leave(record.refs.next()))
+        for leave in leaves:
+            link.post(record.serializer.encode(leave))
+        if leaves:
             await link.flush()
         link.farewell = "close"
         self._finish(link, NotConnected("the channel was closed"))

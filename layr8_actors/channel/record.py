@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .link import Link, Waiter
     from .messages import Joined
     from .options import ChannelOptions
+    from .topics import Topics
 
 __all__ = ("ConnectRequest", "Record")
 
@@ -89,6 +90,7 @@ class Record:
         "timeouts_in_a_row",
         "topic",
         "topic_link",
+        "topics",
         "tree_stopping",
         "unrouted",
         "waiting",
@@ -141,6 +143,9 @@ class Record:
         self.budget_spent: Callable[[], bool] = bool  # until the tree says how to tell
         self.tree_stopping: Callable[[], bool] = bool  # likewise
         self.over = trio.Event()
+
+        # Written by the facade: the further topics of the socket, from the first one on.
+        self.topics: Topics | None = None
 
         # Inbound frames read and not handled yet, wherever they are: Connection adds, Router and Inbox take off.
         self.backlog = Backlog(options, self.topic, self.waiting)

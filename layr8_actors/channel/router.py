@@ -136,6 +136,8 @@ class Router(Actor):
         record.fail_waiting("the topic is joined anew", cause=TopicDown("the topic is joined anew"))
         link.post(record.serializer.encode(record.topic.join(record.refs.next(), payload)))
         record.backlog.raise_bounds()
+        if record.topics is not None:
+            record.topics.link_opened()  # behind our own join, which is the first frame of each socket
 
     def _abandon_join(self, number: int) -> None:
         record = self._record
@@ -163,10 +165,12 @@ class Router(Actor):
         while record.routed_so_far < len(unrouted):
             # A frame counts as routed only when it is done with, so that a crash loses none.
             link, frame, size = unrouted[record.routed_so_far]
-            if not self._route_one(link, frame):
-                backlog.remove(1, size)
-            else:
-                record.routed_sizes.append(size)
+            # One of a further topic stays counted until that topic is done with it.
+            if record.topics is None or not record.topics.take(link, frame, size):
+                if not self._route_one(link, frame):
+                    backlog.remove(1, size)
+                else:
+                    record.routed_sizes.append(size)
             record.routed_so_far += 1
             if record.crashes_on_one_frame:
                 record.crashes_on_one_frame = 0
@@ -179,6 +183,8 @@ class Router(Actor):
             record.routed = []
             record.routed_sizes = []
             record.routed_joins = []
+        if record.topics is not None:
+            record.topics.deliver()
         backlog.make_room()
 
     def _route_one(self, link: int, frame: Frame) -> bool:
@@ -314,3 +320,5 @@ class Router(Actor):
             record.topic.disconnected()
         record.fail_waiting(f"the link was lost: {error}", link=number, cause=error)
         self._reconnector.cast_nowait(LinkDown(number, error))
+        if record.topics is not None:
+            record.topics.link_ended(number, error)

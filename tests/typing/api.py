@@ -17,10 +17,13 @@ from layr8_actors import (
     Callbacks,
     Channel,
     ChannelOptions,
+    ChannelState,
+    ChannelStatistics,
     Client,
     ClientConfig,
     ClientStatistics,
     Delegation,
+    JoinedTopic,
     Message,
     MessageStream,
     Pass,
@@ -255,6 +258,26 @@ async def a_channel_is_typed(nursery: trio.Nursery, options: ChannelOptions) -> 
         async for _payload in stream:
             pass
         await channel.close()
+
+
+async def further_dids_are_typed(channel: Channel, callbacks: Callbacks) -> None:
+    handle = await channel.join(
+        "did:web:example:second",
+        ["https://didcomm.org/basicmessage/2.0"],
+        callbacks=callbacks,
+        did_spec={"storage": "ephemeral"},
+    )
+    assert_type(handle, JoinedTopic)
+    assert_type(await handle.send_msg("message", {"id": "1"}, join_ref=handle.message_join_ref), Reply)
+    await handle.send_fire_and_forget("message", {"id": "2"}, join_ref="1")
+    await handle.send_ack(["1"])
+    assert_type(handle.messages(), MessageStream)
+    assert_type(handle.assigned_did, str)
+    assert_type(handle.capabilities, tuple[str, ...])
+    assert_type(handle.state, ChannelState)
+    assert_type(handle.statistics(), ChannelStatistics)
+    assert_type(handle.supervisor, Supervisor)
+    await handle.leave()
 
 
 def mistakes_are_refused(options: ChannelOptions) -> None:
