@@ -1,8 +1,8 @@
 """Every exception that layr8_actors raises, in one tree under :class:`Layr8Error`.
 
 They live in a module of their own, below all others, so that any layer may raise any of them without an import loop.
-Each one says what to do about it, and none ever carries an API key. Over 400 lines, because a user who looks for an
-error looks into one module.
+One module, though it has more than 400 lines: whoever looks for what may be raised finds all of it here.
+Each one says what to do about it, and none ever carries an API key.
 """
 
 from __future__ import annotations
@@ -46,14 +46,6 @@ __all__ = (
     "RequestTimeout",
     "RestartLimitExceeded",
     "ServerReject",
-    "StoreClosed",
-    "StoreCorrupt",
-    "StoreFailed",
-    "StoreFull",
-    "StoreLocked",
-    "StoreReadOnly",
-    "StoreUnreachable",
-    "StoreVersion",
     "SupervisionError",
     "SupervisorNotRunning",
     "TopicDown",
@@ -198,7 +190,6 @@ class AlreadyConnected(Layr8Error):
     """connect was called with other protocols than those the channel has joined with; close it and open another.
 
     Of a client: it runs already, so it can be neither started a second time nor given another handler.
-    Or join was called with a DID that is joined on the channel already; leave it first.
     """
 
 
@@ -407,58 +398,3 @@ class MailboxFull(SupervisionError):
 
 class UnknownRequest(SupervisionError):
     """The actor called does not know this request; it lives on."""
-
-
-# --- durable queues ---------------------------------------------------------------------------------------------------
-
-
-class StoreFailed(Layr8Error):
-    """A store of messages could not do what it was asked for; nothing was done, see the subclasses for what to do.
-
-    ``where`` is the file, or the address without its password. ``permanent`` tells whether the same call can ever
-    succeed without somebody seeing to the store.
-    """
-
-    permanent: bool = True
-
-    def __init__(self, where: str, detail: str) -> None:
-        self.where = where
-        self.detail = detail
-        super().__init__(f"{where}: {detail}")
-
-
-class StoreClosed(StoreFailed):
-    """The store is not open: use it inside its ``async with`` block."""
-
-
-class StoreCorrupt(StoreFailed):
-    """The file is damaged, or is no store of this package; move it away, keep it, and restore a copy."""
-
-
-class StoreVersion(StoreFailed):
-    """The store was written by another version of this package, or needs a newer SQLite or Redis; see the text."""
-
-
-class StoreReadOnly(StoreFailed):
-    """The file, its folder or the server does not allow writing; correct the permissions."""
-
-
-class StoreFull(StoreFailed):
-    """There is no room left on the disk, or in the server's memory; it passes once there is."""
-
-    permanent = False
-
-
-class StoreLocked(StoreFailed):
-    """Another process kept the file to itself for longer than the busy timeout; it may pass, try again."""
-
-    permanent = False
-
-
-class StoreUnreachable(StoreFailed):
-    """The server did not answer, or the link to it broke; whether it acted is open, and it may pass, try again.
-
-    Where a put was answered by this, put the same id again: it is stored once.
-    """
-
-    permanent = False

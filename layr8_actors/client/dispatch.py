@@ -16,7 +16,7 @@ import trio
 from ..errors import HandlerTimeout, InvalidOption, Layr8Error, ServerReject
 from ..otp import Actor, ExitReason
 from .events import HandlerFailed, HandlerInterrupted, ReplyFailed
-from .handlers import PASS, Pass
+from .handlers import Pass
 from .inbound import Inbound, Status
 from .message import Message
 from .problem_report import CANNOT_PROCESS, describe_failure, is_problem_report, problem_report
@@ -133,7 +133,7 @@ class Dispatcher(Actor):
         answer = handler.function(message)
         if inspect.isawaitable(answer):
             answer = await answer
-        if answer is None or answer is PASS:
+        if answer is None or isinstance(answer, Pass):
             return answer
         if not isinstance(answer, Message):
             raise InvalidOption("the handler's answer", answer, "a Message, None, or PASS")
