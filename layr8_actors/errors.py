@@ -37,6 +37,7 @@ __all__ = (
     "MalformedFrame",
     "MalformedMessage",
     "MaxChildrenReached",
+    "MessageNotStored",
     "NameTaken",
     "NotConnected",
     "ProblemReportError",
@@ -46,6 +47,14 @@ __all__ = (
     "RequestTimeout",
     "RestartLimitExceeded",
     "ServerReject",
+    "StoreClosed",
+    "StoreCorrupt",
+    "StoreFailed",
+    "StoreFull",
+    "StoreLocked",
+    "StoreReadOnly",
+    "StoreUnreachable",
+    "StoreVersion",
     "SupervisionError",
     "SupervisorNotRunning",
     "TopicDown",
@@ -190,6 +199,7 @@ class AlreadyConnected(Layr8Error):
     """connect was called with other protocols than those the channel has joined with; close it and open another.
 
     Of a client: it runs already, so it can be neither started a second time nor given another handler.
+    Or join was called with a DID that is joined on the channel already; leave it first.
     """
 
 
@@ -398,3 +408,62 @@ class MailboxFull(SupervisionError):
 
 class UnknownRequest(SupervisionError):
     """The actor called does not know this request; it lives on."""
+
+
+# --- durable queues ---------------------------------------------------------------------------------------------------
+
+
+class StoreFailed(Layr8Error):
+    """A store of messages could not do what it was asked for; nothing was done, see the subclasses for what to do.
+
+    ``where`` is the file, or the address without its password. ``permanent`` tells whether the same call can ever
+    succeed without somebody seeing to the store.
+    """
+
+    permanent: bool = True
+
+    def __init__(self, where: str, detail: str) -> None:
+        self.where = where
+        self.detail = detail
+        super().__init__(f"{where}: {detail}")
+
+
+class MessageNotStored(Layr8Error):
+    """A message came and could not be stored, so it was not accepted; its cause is the StoreFailed that says why."""
+
+
+class StoreClosed(StoreFailed):
+    """The store is not open: use it inside its ``async with`` block."""
+
+
+class StoreCorrupt(StoreFailed):
+    """The file is damaged, or is no store of this package; move it away, keep it, and restore a copy."""
+
+
+class StoreVersion(StoreFailed):
+    """The store was written by another version of this package, or needs a newer SQLite or Redis; see the text."""
+
+
+class StoreReadOnly(StoreFailed):
+    """The file, its folder or the server does not allow writing; correct the permissions."""
+
+
+class StoreFull(StoreFailed):
+    """There is no room left on the disk, or in the server's memory; it passes once there is."""
+
+    permanent = False
+
+
+class StoreLocked(StoreFailed):
+    """Another process kept the file to itself for longer than the busy timeout; it may pass, try again."""
+
+    permanent = False
+
+
+class StoreUnreachable(StoreFailed):
+    """The server did not answer, or the link to it broke; whether it acted is open, and it may pass, try again.
+
+    Where a put was answered by this, put the same id again: it is stored once.
+    """
+
+    permanent = False

@@ -66,6 +66,11 @@ class Inbound:
         self.reported = False  # that it was interrupted
         self.scope: trio.CancelScope | None = None
 
+    @property
+    def stores(self) -> bool:
+        """Whether it is to be stored, and counts as accepted only then."""
+        return self.handler is not None and self.handler.stores
+
 
 def settlement(message_id: str, replies: bool, status: Status, code: str, text: str) -> tuple[str, dict[str, Any]]:
     """Return event and payload of what tells a node that a message is dealt with.
