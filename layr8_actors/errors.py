@@ -37,6 +37,7 @@ __all__ = (
     "MalformedFrame",
     "MalformedMessage",
     "MaxChildrenReached",
+    "MessageNotStored",
     "NameTaken",
     "NotConnected",
     "ProblemReportError",
@@ -425,6 +426,10 @@ class StoreFailed(Layr8Error):
         self.where = where
         self.detail = detail
         super().__init__(f"{where}: {detail}")
+
+
+class MessageNotStored(Layr8Error):
+    """A message came and could not be stored, so it was not accepted; its cause is the StoreFailed that says why."""
 
 
 class StoreClosed(StoreFailed):

@@ -11,6 +11,7 @@ import trio
 
 from ..errors import ChannelClosed, JoinRejected, RestartLimitExceeded
 from .channel import Channel, checked_options, run_channel
+from .lazy_event import LazyEvent
 from .options import ChannelOptions
 
 __all__ = ("open_channel", "running_around_block")
@@ -43,13 +44,16 @@ async def open_channel(options: ChannelOptions) -> AsyncIterator[Channel]:
         await channel.close()
 
 
-def _over(channel: Channel) -> trio.Event:
+def _over(channel: Channel) -> LazyEvent:
     return channel._record.over  # noqa: SLF001 - the facade's own
 
 
 @asynccontextmanager
 async def running_around_block(
-    name: str, start: Callable[..., Coroutine[Any, Any, None]], over: Callable[[T], trio.Event], patience: float
+    name: str,
+    start: Callable[..., Coroutine[Any, Any, None]],
+    over: Callable[[T], trio.Event | LazyEvent],
+    patience: float,
 ) -> AsyncIterator[T]:
     """Run a tree around a block, which is cancelled where the tree gives up.
 

@@ -19,6 +19,8 @@ In short (docs/client.md says more)::
 
     sent = await client.send(Message(type=..., to=[did], body=...))      # ServerReject where the node refuses it
     response = await client.request(Message(...), timeout=30, survive_reconnect=False)   # ProblemReportError, ...
+    client = Client(config, durable=store)       # a SqliteStore or RedisStore that is open: persist, then acknowledge
+    await client.send_durably(Message(...))      # stored, then sent, also by the next run of the program
     client.did, client.protocols, client.capabilities, client.state, client.delegation, client.statistics()
 """
 

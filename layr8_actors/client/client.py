@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
@@ -25,6 +25,9 @@ from .registration import Registration
 from .statistics import ClientStatistics
 from .tree import Tree
 
+if TYPE_CHECKING:
+    from .durability import Durability, DurableStore
+
 __all__ = ("Client",)
 
 REQUEST_TIMEOUT = 30.0
@@ -42,16 +45,24 @@ class Client(Registration):
 
     Args:
         config: everything but the handlers.
+        durable: a store that is open for as long as the client runs, and of this client alone; then every message that
+            has a handler is stored before the node is told ``handled``, and handled from the store, at least once.
+            docs/durable.md tells what changes for handlers.
 
     Raises:
-        InvalidOption: ``config`` is not ClientConfig.
+        InvalidOption: ``config`` is not ClientConfig, or ``durable`` is no store.
     """
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, *, durable: DurableStore | None = None) -> None:
         if not isinstance(config, ClientConfig):
             raise InvalidOption("config", config, "ClientConfig(...)")
         super().__init__(Handlers(config.handler_timeout))
         self.config = config
+        self._durability: Callable[[Record], Durability] | None = None
+        if durable is not None:
+            from .durability import durability_of  # noqa: PLC0415 - SQLite and all that are for who asks for it
+
+            self._durability = durability_of(durable)
         self._tree: Tree | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
 
@@ -130,7 +141,7 @@ class Client(Registration):
         if self._tree is not None and not self._tree.over.is_set():
             raise AlreadyConnected("the client runs already; make another one from the same config")
         self._begun = True
-        self._tree = Tree(self.config, self._handlers, self._functions, self.protocols)
+        self._tree = Tree(self.config, self._handlers, self._functions, self.protocols, self._durability)
         return self._tree
 
     async def connect(self) -> None:
@@ -196,6 +207,36 @@ class Client(Registration):
         reply = await channel.send_msg("message", outgoing.to_plaintext())
         if not reply.ok:
             raise ServerReject(reply.reason, message_id=outgoing.id)
+        return outgoing
+
+    async def send_durably(self, message: Message) -> Message:
+        """Store a message to be sent, and return once it is as safe as the store makes it; which is not yet sent.
+
+        It is sent when the client is joined, also by a later run of the program, at least once, and in order within its
+        thread. What the node refuses is tried again, at a backoff, until it is a dead letter of the outbox.
+
+        Args:
+            message: to send; ``from_`` is filled as in :meth:`send`, at the latest when it goes out.
+
+        Returns:
+            The message as it was stored. One whose id is in the outbox already, or went out within its ``retention``,
+            is not stored again.
+
+        Raises:
+            InvalidOption: it is no Message, or the client has no ``durable`` store.
+            LocalProtocolError: the body is not JSON.
+            NotConnected: the client has not run yet.
+            StoreFailed: it is not stored.
+
+        Always checkpoints. Cancelled, it was stored or not; the same message may be stored again, which is one message.
+        """
+        record = self._running()
+        if record.durability is None:
+            raise InvalidOption("durable", None, "a store, Client(config, durable=store), for what is sent durably")
+        if not isinstance(message, Message):
+            raise InvalidOption("message", message, "a Message")
+        outgoing = message if message.from_ else message.replace(from_=self.did)
+        await record.durability.send(outgoing)
         return outgoing
 
     async def request(

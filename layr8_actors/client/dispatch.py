@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .handlers import Handler
     from .record import Record
 
-__all__ = ("LAST_WORDS", "Dispatcher")
+__all__ = ("LAST_WORDS", "Dispatcher", "call")
 
 _JSON: Final = Serializer()
 
@@ -117,13 +117,13 @@ class Dispatcher(Actor):
         handler = inbound.handler
         assert handler is not None
         answer: dict[str, Any] | Pass | None = None
-        if handler.accept_first or not inbound.replies:
+        if (handler.accept_first or not inbound.replies) and not handler.stores:
             await record.settle(inbound, Status.HANDLED)
         try:
             with trio.CancelScope(deadline=trio.current_time() + handler.timeout) as inbound.scope:
                 if inbound.interrupted:
                     inbound.scope.cancel(reason="the client ends")
-                answer = await self._call(handler, inbound.message)
+                answer = await call(handler, inbound.message, record.did)
         except Exception as error:
             await self._failed(inbound, error)
             return
@@ -133,23 +133,6 @@ class Dispatcher(Actor):
             await self._interrupted(inbound)
         else:
             await self._failed(inbound, HandlerTimeout(inbound.message.type, handler.timeout))
-
-    async def _call(self, handler: Handler, message: Message) -> dict[str, Any] | Pass | None:
-        """Return what the handler said; an answer as it goes out, so that one that cannot is the handler's failure."""
-        answer = handler.function(message)
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if answer is None or isinstance(answer, Pass):
-            return answer
-        if not isinstance(answer, Message):
-            raise InvalidOption("the handler's answer", answer, "a Message, None, or PASS")
-        filled = answer.answering(message)
-        if not filled.to:
-            raise InvalidOption("the answer's to", filled.to, "a DID, where the message has no sender")
-        plaintext = filled.replace(from_=filled.from_ or self._record.did).to_plaintext()
-        # Written twice, here for nothing but its error: the node is told first, and must not be told a lie.
-        _JSON.encode(Frame(None, None, "", "message", plaintext))
-        return plaintext
 
     async def _answer(self, inbound: Inbound, answer: dict[str, Any] | Pass | None) -> None:
         record = self._record
@@ -201,3 +184,32 @@ class Dispatcher(Actor):
         record = self._record
         record.counters.replies_failed += 1
         record.report(ReplyFailed, inbound, error=error)
+
+
+async def call(handler: Handler, message: Message, did: str) -> dict[str, Any] | Pass | None:
+    """Return what a handler said; an answer as it goes out, so that one that cannot is the handler's failure.
+
+    Args:
+        handler: whose function is called.
+        message: with what.
+        did: who answers, where the answer does not say.
+
+    Raises:
+        Exception: whatever the handler raises.
+        InvalidOption: what it returned is no answer.
+        LocalProtocolError: the answer is not JSON.
+    """
+    answer = handler.function(message)
+    if inspect.isawaitable(answer):
+        answer = await answer
+    if answer is None or isinstance(answer, Pass):
+        return answer
+    if not isinstance(answer, Message):
+        raise InvalidOption("the handler's answer", answer, "a Message, None, or PASS")
+    filled = answer.answering(message)
+    if not filled.to:
+        raise InvalidOption("the answer's to", filled.to, "a DID, where the message has no sender")
+    plaintext = filled.replace(from_=filled.from_ or did).to_plaintext()
+    # Written twice, here for nothing but its error: the node is told first, and must not be told a lie.
+    _JSON.encode(Frame(None, None, "", "message", plaintext))
+    return plaintext

@@ -41,11 +41,13 @@ class Handler:
         function: the user's, sync or async.
         timeout: seconds that it may take.
         accept_first: whether the message is accepted before the function runs.
+        stores: whether the function stores the message, so that it may not be accepted before, in no way.
     """
 
     function: HandlerFunction
     timeout: float
     accept_first: bool
+    stores: bool = False
 
 
 class Handlers:

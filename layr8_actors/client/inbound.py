@@ -68,6 +68,11 @@ class Inbound:
         self.answering = False  # its handler is done, and the answer is on its way
         self.scope: trio.CancelScope | None = None
 
+    @property
+    def stores(self) -> bool:
+        """Whether it is to be stored, and counts as accepted only then."""
+        return self.handler is not None and self.handler.stores
+
 
 def settlement(message_id: str, replies: bool, status: Status, code: str, text: str) -> tuple[str, dict[str, Any]]:
     """Return event and payload of what tells a node that a message is dealt with.

@@ -63,6 +63,8 @@ class Reception:
             return
         exact = record.handlers.exact(message.type)
         handler = exact or record.handlers.find(message.type)
+        if handler is not None and record.durability is not None:
+            handler = record.durability.storing(message, payload)
         inbound = Inbound(message, join_ref, record.replies, handler)
         pending = record.requests.match(message, has_handler=exact is not None)
         if pending is not None:
@@ -115,6 +117,7 @@ class Reception:
         """Note what the join in force is like, before anything that comes under it."""
         record = self._record
         record.replies = REPLY_PROTOCOL in response.get("capabilities", ())
+        record.joined.set()
         if record.config.parent_did:
             await self._hold(parse_delegation(response.get(DELEGATED_CREDENTIALS)))
         record.entered.set()
@@ -162,6 +165,7 @@ class Reception:
         """Act on what the channel reports, at the very moment; then hand it to the user's hook."""
         record = self._record
         if isinstance(event, (LinkLost, TopicLost)):
+            record.joined = trio.Event()
             record.requests.link_lost(f"the link was lost before the response came: {event.error}", event.error)
         elif isinstance(event, AttemptFailed) and isinstance(event.error, (JoinRejected, RemoteProtocolError)):
             record.delegation = None  # a join that failed has nothing delegated to it, and neither has an older one

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..channel import Channel
     from .config import ClientConfig
     from .delegation import Delegation
+    from .durability import Durability
     from .handlers import Handlers
 
 __all__ = ("READ_AHEAD", "Record", "handling", "worth_reporting")
@@ -59,6 +60,8 @@ class Record:
         self.channel: Channel | None = None
         self.delegation: Delegation | None = None
         self.replies = True  # whether the join in force wants dispatch_replies
+        self.durability: Durability | None = None
+        self.joined = trio.Event()  # a new one after each loss of the link or the topic
         self.entered = trio.Event()  # what the first join says is known, or the end has come before
         self.serve: Callable[[], None] | None = None  # of the dispatcher that runs
         self.ending = False  # no dispatcher will begin with anything any more
@@ -155,6 +158,8 @@ class Record:
         if inbound.settled:
             return
         inbound.settled = True
+        if inbound.stores and not inbound.replies and status is not Status.HANDLED:
+            return  # an ack would say that it is safe; without one the node delivers it again
         event, payload = settlement(inbound.message.id, inbound.replies, status, code, text)
         done = False
         try:

@@ -1,4 +1,4 @@
-"""The client's supervision tree: the channel, then the dispatcher, and how the whole of it ends.
+"""The client's supervision tree: the channel, the dispatcher, a durable client's workers, and how the whole of it ends.
 
 one_for_one, since neither holds what the other needs: that is in the record, or in the channel's own. The dispatcher is
 restarted when it crashes. The channel is a tree that has restarted its own actors until it gave up, so its end is the
@@ -26,6 +26,7 @@ from .record import Record
 if TYPE_CHECKING:
     from .client import Client
     from .config import ClientConfig
+    from .durability import Durability
     from .handlers import Handlers
     from .registration import Functions
 
@@ -40,10 +41,16 @@ class Tree:
         handlers: its handlers.
         functions: the user's other functions.
         protocols: to bind.
+        durability: of a durable client, for the record of its run.
     """
 
     def __init__(
-        self, config: ClientConfig, handlers: Handlers, functions: Functions, protocols: tuple[str, ...]
+        self,
+        config: ClientConfig,
+        handlers: Handlers,
+        functions: Functions,
+        protocols: tuple[str, ...],
+        durability: Callable[[Record], Durability] | None,
     ) -> None:
         reception: Reception | None = None
 
@@ -53,6 +60,8 @@ class Tree:
 
         options = config.channel_options(Callbacks(), on_event)
         self.record = record = Record(config, handlers, options.inbox_bytes_bound)
+        if durability is not None:
+            record.durability = durability(record)
         reception = Reception(record, functions.on_delegation)
         callbacks = Callbacks(
             on_message=reception.on_message,
@@ -76,6 +85,7 @@ class Tree:
                     significant=True,
                 ),
                 Dispatcher.child_spec(ActorRef("dispatcher"), record, shutdown=config.shutdown_grace + LAST_WORDS),
+                *([] if record.durability is None else record.durability.children()),
             ],
             auto_shutdown=AutoShutdown.ANY_SIGNIFICANT,
             max_restarts=options.max_restarts,

@@ -29,6 +29,7 @@ from layr8_actors import (
     Pass,
     ProblemReportError,
     Reply,
+    blocking,
     open_channel,
 )
 from layr8_actors.client.durable import (
@@ -371,3 +372,22 @@ async def a_client_is_typed_to_the_ends(nursery: trio.Nursery) -> None:
     assert_type(client.delegation, Delegation | None)
     assert_type(client.channel, Channel)
     assert_type(client.statistics(), ClientStatistics)
+
+
+def a_blocking_client_has_the_names_of_the_client() -> None:
+    client = blocking.Client(ClientConfig(node_url="https://node", api_key="k"))
+
+    @client.handle("https://example.org/x/1.0/sync", timeout=5)
+    def sync(message: Message) -> Message | None:
+        return client.request(message, timeout=3, survive_reconnect=True)
+
+    @client.handle_all
+    async def asynchronous(message: Message) -> Message | Pass | None:
+        return await client.asynchronous.request(message)
+
+    assert_type(sync(Message(type="t")), Message | None)
+    with client as running:
+        assert_type(running, blocking.Client)
+        assert_type(client.send(Message(type="t")), Message)
+        assert_type(client.wait(3.0), bool)
+    assert_type((client.did, client.state, client.statistics()), tuple[str, ChannelState, ClientStatistics])

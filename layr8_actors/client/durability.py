@@ -1,0 +1,178 @@
+"""A client over a durable store: what comes is stored and then acknowledged, what goes is stored and then sent.
+
+The dispatcher stores a message where it would call its handler, so the node is told ``handled`` when the message is
+safe, and never before. A worker calls the handler, another one sends; both are children of the client's tree.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+import trio
+
+from ..errors import (
+    ChannelClosed,
+    Disconnected,
+    HandlerTimeout,
+    InvalidOption,
+    LocalProtocolError,
+    MessageNotStored,
+    NotConnected,
+    ReplyTimeout,
+    ServerReject,
+    StoreFailed,
+)
+from ..otp import ChildSpec
+from .dispatch import LAST_WORDS, call
+from .durable.queue import Claimed, DurableQueue
+from .durable.worker import GIVE_BACK_TIMEOUT, RejectMessage, SnoozeMessage, run_worker
+from .handlers import Handler
+from .message import Message, parse_message
+from .problem_report import describe_failure, is_problem_report, problem_report
+
+if TYPE_CHECKING:
+    from .record import Record
+
+__all__ = ("Durability", "DurableStore", "durability_of")
+
+LINK_IS_DOWN: Final = (NotConnected, Disconnected, ReplyTimeout, ChannelClosed)
+
+SNOOZE: Final = 1.0
+"""Seconds before the next attempt where it was the link, or the store; as long as the first pause between dials."""
+
+
+class DurableStore(Protocol):
+    """What a client needs of a store: :class:`SqliteStore`, :class:`RedisStore`, or two queues of yours."""
+
+    @property
+    def inbox(self) -> DurableQueue:
+        """Of what came and is to be handled."""
+        ...
+
+    @property
+    def outbox(self) -> DurableQueue:
+        """Of what is to be sent."""
+        ...
+
+
+def durability_of(store: object) -> Callable[[Record], Durability]:
+    """Check a store, and return what makes the durable half of a run from the run's record.
+
+    Args:
+        store: the user's.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    inbox, outbox = getattr(store, "inbox", None), getattr(store, "outbox", None)
+    if not isinstance(inbox, DurableQueue) or not isinstance(outbox, DurableQueue):
+        raise InvalidOption(
+            "durable", store, "a SqliteStore, a RedisStore, or what has an inbox and an outbox as they do"
+        )
+    return functools.partial(Durability, inbox, outbox)
+
+
+class Durability:
+    """The durable half of one run of a client.
+
+    Args:
+        inbox: open for as long as the run.
+        outbox: likewise.
+        record: of the run.
+    """
+
+    def __init__(self, inbox: DurableQueue, outbox: DurableQueue, record: Record) -> None:
+        self._inbox = inbox
+        self._outbox = outbox
+        self._record = record
+
+    def children(self) -> list[ChildSpec]:
+        """The workers, which stop before the dispatcher and the channel do."""
+        config = self._record.config
+        work = functools.partial(run_worker, on_event=config.on_event)
+        handle = functools.partial(work, self._inbox, self._handle, concurrency=config.max_handlers)
+        send = functools.partial(work, self._outbox, self._send, ready=self._joined)
+        shutdown = config.shutdown_grace + GIVE_BACK_TIMEOUT + LAST_WORDS
+        return [ChildSpec("inbox", handle, shutdown=shutdown), ChildSpec("outbox", send, shutdown=shutdown)]
+
+    def storing(self, message: Message, payload: Any) -> Handler:
+        """Return what the dispatcher shall do with a message instead of calling its handler.
+
+        Args:
+            message: the message.
+            payload: all that came with it.
+        """
+        return Handler(functools.partial(self._store, payload), self._record.config.handler_timeout, False, stores=True)
+
+    async def _store(self, payload: Any, message: Message) -> None:
+        try:
+            # Ids are their sender's: another one, by chance or by intent, may use the same.
+            await self._inbox.put(f"{message.from_} {message.id}", msgspec.json.encode(payload), key=message.thread)
+        except StoreFailed as error:
+            raise MessageNotStored("the agent cannot store messages now; send it again later") from error
+
+    # --- the inbox's worker -------------------------------------------------------------------------------------------
+
+    async def _handle(self, claimed: Claimed) -> None:
+        record = self._record
+        payload = msgspec.json.decode(claimed.body)
+        message = parse_message(payload.get("plaintext"), payload.get("context"))
+        handler = record.handlers.find(message.type)
+        if handler is None:
+            raise RejectMessage(f"there is no handler of {message.type} any more")
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + handler.timeout) as scope:
+                answer = await call(handler, message, record.did)
+                if isinstance(answer, dict):
+                    await self._put(f"answer {claimed.id}", answer)
+            if scope.cancelled_caught:
+                raise HandlerTimeout(message.type, handler.timeout)
+        except SnoozeMessage:
+            raise
+        except Exception as error:
+            if isinstance(error, RejectMessage) or claimed.attempt >= self._inbox.options.max_attempts:
+                await self._report(claimed, message, error)
+            raise
+
+    async def _report(self, claimed: Claimed, message: Message, error: Exception) -> None:
+        """Tell the sender that the message is given up, unless it is nobody or would report back."""
+        if message.from_ and not is_problem_report(message):
+            record = self._record
+            report = problem_report(message, describe_failure(error, record.redact))
+            await self._put(f"report {claimed.id}", report.replace(from_=record.did).to_plaintext())
+
+    async def _put(self, id: str, plaintext: dict[str, Any]) -> None:
+        """Store what answers a message, under an id that is the same at each attempt: it goes out once."""
+        try:
+            await self._outbox.put(id, msgspec.json.encode(plaintext), key=plaintext.get("thid"))
+        except StoreFailed as error:
+            raise SnoozeMessage(SNOOZE, f"its answer could not be stored: {error}") from error
+
+    # --- the outbox's worker ------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Store a message to be sent.
+
+        Raises:
+            StoreFailed: it is not stored.
+        """
+        await self._outbox.put(message.id, msgspec.json.encode(message.to_plaintext()), key=message.thread)
+
+    async def _joined(self) -> None:
+        await self._record.joined.wait()
+
+    async def _send(self, claimed: Claimed) -> None:
+        plaintext = msgspec.json.decode(claimed.body)
+        try:
+            channel = self._record.connected()
+            plaintext["from"] = plaintext["from"] or channel.assigned_did
+            reply = await channel.send_msg("message", plaintext)
+        except LINK_IS_DOWN as error:
+            raise SnoozeMessage(SNOOZE, f"the link is down: {error}") from error
+        except LocalProtocolError as error:
+            raise RejectMessage(str(error)) from error
+        if not reply.ok:
+            raise ServerReject(reply.reason, message_id=plaintext["id"])
