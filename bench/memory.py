@@ -21,7 +21,9 @@ import trio
 from layr8_actors import Channel, ChannelOptions
 
 HERE = pathlib.Path(__file__).parent
-LIMIT_KIB = 40.0
+LIMIT_KIB = (
+    39.0  # what holds today, with a tenth to spare; the goal is 12, and docs/performance.md says why it is missed
+)
 AT_ONCE = 50
 
 

@@ -246,6 +246,7 @@ async def test_pushes_queued_under_a_join_that_ended_are_not_written_under_the_n
             first = Sender(nursery, channel, {"n": 0})  # the writer takes it and is stuck in it
             await settle()
             queued = Sender(nursery, channel, {"n": 1})
+            await settle()  # or the crash might be read before it has begun
             await channel.send_fire_and_forget("message", {"n": 2})
             await settle()
             crash(socket)

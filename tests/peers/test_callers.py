@@ -114,6 +114,7 @@ async def test_peer_bug_20_two_hundred_cancelled_sends_leave_no_waiter_behind(st
     """Cancelled while the reply is awaited, and while the frame still waits for the writer."""
     async with CloudNode(memory=True, capacity=1024) as node, open_channel(options(node)) as channel:
         await channel.connect(PROTOCOLS)
+        await channel.send_ack(["any"])  # who sends has a writer
         await settle()
         before = tasks()
         node.mute()
