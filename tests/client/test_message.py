@@ -193,7 +193,9 @@ FIELDS = [
     "trace_context",
     "other",
 ]
-TRACES = st.fixed_dictionaries({"traceparent": st.text(min_size=1, max_size=3)}, optional={"tracestate": JSON, "v": JSON})
+TRACES = st.fixed_dictionaries(
+    {"traceparent": st.text(min_size=1, max_size=3)}, optional={"tracestate": JSON, "v": JSON}
+)
 ALWAYS: dict[str, Any] = {"from": "", "to": [], "body": {}}
 LEFT_OUT: list[tuple[str, Any]] = [("thid", ""), ("pthid", ""), ("attachments", [])]
 
