@@ -1,7 +1,8 @@
 """Random lives of two clients that talk to each other, and ask each other from within handlers, on a node that fails.
 
 The node waits for each dispatch_reply. Its ledger says of each message that it handed over whether it was settled once,
-or the join that it came under has ended; ours says of each request that it had an outcome. A life that fails names its seed.
+or the join that it came under has ended; ours says of each request that it had an outcome. A life that fails names its
+seed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import trio
 
 from layr8_actors import PASS, Client, Layr8Error, Message, Pass, RequestTimeout
 from layr8_actors.channel.events import CallbackFailed
+from layr8_actors.client import HandlerFunction
 from layr8_actors.client.events import DispatchReplyDiscarded, FunctionFailed
 from layr8_actors.otp import Supervisor
 from layr8_actors.otp.events import ChildExited, ChildStopped, LimitReached, ShutdownError
@@ -60,7 +62,7 @@ class Life:
             client.handle(RESPONSE)(lambda message: None)
             self.clients[did] = client
 
-    def handler(self, did: str) -> object:
+    def handler(self, did: str) -> HandlerFunction:
         async def handle(message: Message) -> Message | Pass | None:
             lane = did, message.thread
             self.at_work[lane] += 1
