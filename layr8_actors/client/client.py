@@ -192,7 +192,7 @@ class Client(Registration):
 
         Raises:
             ServerReject: the node refused it.
-            InvalidOption: it is no Message.
+            InvalidOption: it is no Message, or one whose ``to`` is no list or whose id is no str, for instance.
             LocalProtocolError: the body is not JSON.
             NotConnected: there is no joined topic now, or the client does not run; nothing was sent.
             Disconnected: the link went away first; ``.written`` tells what the node may know.
@@ -272,9 +272,13 @@ class Client(Registration):
         if not outgoing.thid:
             outgoing = outgoing.replace(thid=outgoing.id)
         inbound = handling.get()
-        if inbound is not None and inbound in record.running:
-            await record.settle(inbound, Status.HANDLED)
-        return await record.requests.ask(channel, outgoing, seconds, survive_reconnect, record.make_room)
+
+        async def before() -> None:
+            record.make_room()
+            if inbound is not None and inbound in record.running:
+                await record.settle(inbound, Status.HANDLED)
+
+        return await record.requests.ask(channel, outgoing, seconds, survive_reconnect, before)
 
     def _running(self) -> Record:
         if self._tree is None:

@@ -17,6 +17,7 @@ __all__ = ("Message", "MessageContext", "SenderCredential", "TraceContext", "par
 T = TypeVar("T")
 
 _ALWAYS: Final = ("id", "type", "from", "to", "body")
+_TEXTS: Final = ("id", "type", "from_", "thid", "pthid")
 _READ: Final = frozenset((*_ALWAYS, "thid", "pthid", "created_time", "expires_time", "attachments", "trace_context"))
 
 
@@ -169,11 +170,16 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         """Return the message as it goes out: a new dict with all fields that it has, those in ``extra`` included.
 
         Raises:
-            InvalidOption: ``to`` is no list; a str would go out as its letters.
+            InvalidOption: ``to`` is no list, for a str would go out as its letters; or another field is no str, or
+                ``id`` or ``type`` is empty, for no response would find its request by them.
             LocalProtocolError: the body is an object that msgspec cannot turn into JSON values.
         """
         if not isinstance(self.to, tuple | list):
             raise InvalidOption("to", self.to, "a list of DIDs, such as ['did:web:...']")
+        for name in _TEXTS:
+            value = getattr(self, name)
+            if not isinstance(value, str) or (not value and name in _ALWAYS):
+                raise InvalidOption(name, value, "a str; of id and type a non-empty one")
         body = self.body
         if not isinstance(body, dict | list | str | int | float | bool | None):
             try:

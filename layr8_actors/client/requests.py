@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -91,7 +91,7 @@ class Requests:
         message: Message,
         timeout: float,
         survive_reconnect: bool,
-        on_wait: Callable[[], None],
+        before: Callable[[], Awaitable[None]],
     ) -> Message:
         """Send a request and wait for its response.
 
@@ -100,7 +100,7 @@ class Requests:
             message: complete, with a thread.
             timeout: seconds, sending included.
             survive_reconnect: whether to wait on when the link drops.
-            on_wait: called once it waits.
+            before: called once it waits, and before it is sent; within the timeout, for it may wait for room.
 
         Raises:
             Layr8Error: as :meth:`Client.request` says.
@@ -111,9 +111,9 @@ class Requests:
             raise InvalidOption("message", message, "one in whose thread no other request waits")
         pending = Pending(message, survive_reconnect)
         self._by_thread[pending.thread] = self._by_id[pending.id] = pending
-        on_wait()
         try:
             with trio.move_on_after(timeout) as deadline:
+                await before()
                 await self._send(channel, message, pending)
                 await pending.done.wait()
             if deadline.cancelled_caught and not pending.done.is_set():

@@ -12,13 +12,16 @@ from layr8_actors import (
     ChannelClosed,
     ClientConfig,
     InvalidOption,
+    Layr8Error,
     LocalProtocolError,
     Message,
     ProblemReportError,
+    RequestTimeout,
 )
 from layr8_actors.client.events import HandlerFailed, HandlerInterrupted, ReplyFailed
 from layr8_actors.otp.events import ChildExited, ChildStopped, ShutdownError
 from layr8_actors.telemetry import Event
+from layr8_actors.testing import CloudNode
 from tests.client.agents import (
     ALICE,
     BOB,
@@ -134,6 +137,17 @@ async def test_a_recipient_that_is_no_list_is_refused_before_it_is_sent(to: Any)
         assert bob.statistics().requests_waiting == 0
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"id": ""}, {"id": 7}, {"type": ""}, {"thid": 7}, {"pthid": None}, {"from_": b"did"}]
+)
+async def test_a_message_by_which_no_response_would_be_found_is_refused(wrong: dict[str, Any]) -> None:
+    async with strict_node() as node, agent(node, ALICE), agent(node, BOB) as bob:
+        with pytest.raises(InvalidOption, match=f"^{next(iter(wrong))}: "):
+            await bob.request(Message(**{"type": REQUEST, "to": [ALICE], **wrong}), timeout=3)
+        assert node.frames(BOB, event="message") == []
+        assert bob.statistics().requests_waiting == 0
+
+
 async def test_an_answer_to_a_str_is_the_handlers_failure() -> None:
     async with strict_node() as node:
         alice = agent(node)
@@ -177,3 +191,39 @@ def test_a_key_that_came_with_its_files_newline_is_refused_before_any_node_does(
         monkeypatch.setenv("LAYR8_API_KEY", broken)
         with pytest.raises(InvalidOption, match=r"^api_key \(from LAYR8_API_KEY\): .* newline"):
             ClientConfig(node_url="https://node.test")
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_within_a_handler_times_out_in_time_though_the_link_takes_nothing() -> None:
+    """The handler's message has to be settled first, and that waits for room as all else does."""
+    unlimited = {"outbox_capacity": 1, "heartbeat_interval": 1000.0, "reply_timeout": 500.0}
+    async with CloudNode(memory=True, capacity=1024) as node:
+        alice = agent(node, channel=unlimited)
+        took: list[float] = []
+
+        @alice.handle(REQUEST, timeout=400)
+        async def handle(message: Message) -> None:
+            begun = trio.current_time()
+            with pytest.raises(RequestTimeout):
+                await alice.request(request_to(BOB), timeout=2)
+            took.append(trio.current_time() - begun)
+
+        async def send() -> None:
+            with pytest.raises(Layr8Error):
+                await alice.send(request_to(BOB, "x" * 500))
+
+        async with alice, trio.open_nursery() as nursery:
+            node.stop_reading()
+            while not alice.channel.statistics().outbox_waiting:
+                nursery.start_soon(send)
+                await settle()
+            node.deliver(ALICE, plaintext("m1"))
+            await trio.sleep(10)
+            assert took == [2]
+            node.resume()
+            await node.wait_for(lambda: node.frames(ALICE, event="dispatch_reply"), timeout=10)
+            await settle()
+            told = [frame.payload["message_id"] for frame in node.frames(ALICE, event="dispatch_reply")]
+            assert told == ["m1"]
