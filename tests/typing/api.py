@@ -392,7 +392,8 @@ async def a_client_has_further_dids_and_a_store(client: Client) -> None:
     handlers = DidHandlers(handler_timeout=5)
 
     @handlers.handle("https://example.org/x/1.0/y")
-    async def on_y(message: Message) -> Pass: ...
+    async def on_y(message: Message) -> Pass:
+        return PASS
 
     joined = await client.join_did("did:x:y", handlers, protocols=["https://example.org/z/1.0"])
     assert_type(joined, JoinedDid)
