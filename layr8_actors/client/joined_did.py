@@ -241,7 +241,7 @@ async def join_did(
     child = f"dispatcher of {did}"
     if topic_of(did) in tree.further:
         raise AlreadyConnected(f"{did} is joined already; leave it first")
-    joined: JoinedDid | None = None
+    joined = False
     try:
         await tree.supervisor.start_child(
             Dispatcher.child_spec(ActorRef(child), record, shutdown=config.shutdown_grace + LAST_WORDS)
@@ -255,17 +255,18 @@ async def join_did(
             did, protocols_of(layered.types, config.protocols), callbacks=callbacks, did_spec=config.did_spec
         )
         record.channel = topic
-        joined = tree.further[topic_of(did)] = JoinedDid(tree, record, reception, topic, child)
+        handle = tree.further[topic_of(did)] = JoinedDid(tree, record, reception, topic, child)
         known.set()
+        joined = True
+        return handle
     finally:
-        if joined is None:
+        if not joined:
             with trio.CancelScope(shield=True):  # bounded: nothing is at work in it yet
                 try:
                     await tree.supervisor.terminate_child(child)
                     await tree.supervisor.delete_child(child)
                 except SupervisionError:
                     pass  # the client ends, which stops it too
-    return joined
 
 
 def spread(event: Event, further: dict[str, JoinedDid]) -> bool:
