@@ -67,11 +67,13 @@ def on(core: set[int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def server(*, one_frame_per_write: bool = False) -> Iterator[int]:
-    """Run the server; yields its port."""
+def server(*, one_frame_per_write: bool = False, route: bool = False) -> Iterator[int]:
+    """Run the server; yields its port. With ``route`` it hands messages on to the DID that they name."""
     command = [str(build()), "serve", str(payloads())]
     if one_frame_per_write:
         command.append("--one-frame-per-write")
+    if route:
+        command.append("--route")
     with on(SERVER_CORE):
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:

@@ -1,6 +1,6 @@
 // The neutral server of the comparison: RFC 6455 and just enough of Phoenix Channels V2, on one epoll thread.
 //
-//     server serve PAYLOADS [--one-frame-per-write]       prints its port; ends with its standard input
+//     server serve PAYLOADS [--one-frame-per-write] [--route]     prints its port; ends with its standard input
 //     server load PORT pipe|cast|flood COUNT SIZE         the raw client that measures this server's headroom
 //
 // PAYLOADS is a folder of `<size>.json`, the payload of one pushed message each. What a client may push:
@@ -8,6 +8,7 @@
 //     cast                                       counted, never answered
 //     count                                      answered with how many casts this socket has sent
 //     flood {"count": N, "size": S}              answered, then N messages of S follow
+//     message, with --route                      answered, then pushed to whoever has joined as the first DID of its "to"
 //     restart {"down_ms": D}                     all sockets and the listener are closed; it listens again after D ms
 // A client's frame is not checked beyond what finding its end and its header takes: this is a measuring tool.
 
@@ -181,12 +182,14 @@ struct Socket {
   size_t done = 0;  // bytes of `in` that are dealt with
   std::deque<Segment> out;
   std::string join_ref = "null";
+  std::string did;
   int64_t casts = 0;
 };
 
 class Server {
  public:
-  Server(const std::string &folder, bool one_by_one) : folder_(folder), one_by_one_(one_by_one) {
+  Server(const std::string &folder, bool one_by_one, bool routes)
+      : folder_(folder), one_by_one_(one_by_one), routes_(routes) {
     epoll_ = epoll_create1(0);
     if (epoll_ < 0) fail("epoll_create1");
     watch(STDIN_FILENO, EPOLLIN, EPOLL_CTL_ADD);
@@ -215,6 +218,9 @@ class Server {
           if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) receive(socket);
           if (!socket.doomed) flush(socket);
           if (socket.doomed) drop(socket);
+          for (const int other : routed_)
+            if (const auto taker = sockets_.find(other); taker != sockets_.end()) flush(*taker->second);
+          routed_.clear();
         }
       }
       if (restart_) {
@@ -269,6 +275,8 @@ class Server {
 
   void drop(Socket &socket) {
     const int fd = socket.fd;
+    if (const auto joined = joined_.find(socket.did); joined != joined_.end() && joined->second == fd)
+      joined_.erase(joined);
     close(fd);
     sockets_.erase(fd);
   }
@@ -368,6 +376,7 @@ class Server {
     }
     if (fields.event == "\"message\"" || fields.event == "\"heartbeat\"") {
       send(socket, reply(fields, "{}"));
+      if (routes_ && fields.event == "\"message\"") route(fields);
     } else if (fields.event == "\"cast\"") {
       socket.casts++;
     } else if (fields.event == "\"count\"") {
@@ -376,6 +385,8 @@ class Server {
       socket.join_ref = fields.join_ref;
       const std::string topic(fields.topic.substr(1, fields.topic.size() - 2));
       const std::string did = topic.substr(topic.find(':') + 1);
+      socket.did = did;
+      joined_[did] = socket.fd;
       send(socket, reply(fields, "{\"did\":\"" + did + "\",\"capabilities\":[\"reply_protocol/1\"]}"));
     } else if (fields.event == "\"phx_leave\"") {
       send(socket, reply(fields, "{}"));
@@ -386,6 +397,27 @@ class Server {
       restart_ = true;
       listen_at_ = now_ms() + number(fields.rest, "down_ms");
     }
+  }
+
+  // Push a message to the socket of its first recipient; its text, as it came, is the plaintext.
+  void route(const Fields &fields) {
+    const size_t to = fields.rest.find("\"to\"");
+    const size_t open = to == std::string_view::npos ? to : fields.rest.find('"', fields.rest.find('[', to));
+    const size_t close = open == std::string_view::npos ? open : fields.rest.find('"', open + 1);
+    if (close == std::string_view::npos) return;
+    const std::string did(fields.rest.substr(open + 1, close - open - 1));
+    const auto found = joined_.find(did);
+    const size_t begin = fields.rest.find('{'), end = fields.rest.rfind('}');
+    if (found == joined_.end() || end == std::string_view::npos) {
+      std::fprintf(stderr, "server: nobody to route to, or more than %zu bytes: %s\n", kHeader, did.c_str());
+      std::exit(1);
+    }
+    Socket &taker = *sockets_.at(found->second);
+    std::string text = "[" + taker.join_ref + ",null,\"plugins:" + did + "\",\"message\",{\"plaintext\":";
+    text.append(fields.rest.substr(begin, end - begin + 1));
+    text += ",\"context\":{\"recipient\":\"" + did + "\",\"authorized\":true,\"sender_credentials\":[]}}]";
+    send(taker, frame(text));
+    routed_.push_back(taker.fd);
   }
 
   void flood(Socket &socket, const Fields &fields, int64_t count, int64_t size) {
@@ -451,6 +483,9 @@ class Server {
 
   std::string folder_;
   bool one_by_one_;
+  bool routes_;
+  std::vector<int> routed_;  // sockets that others have written to in this turn
+  std::unordered_map<std::string, int> joined_;  // DIDs and their sockets
   int epoll_ = -1;
   int listener_ = -1;
   int port_ = 0;
@@ -574,12 +609,13 @@ int main(int argc, char **argv) {
   setrlimit(RLIMIT_NOFILE, &files);
   const std::vector<std::string> args(argv + 1, argv + argc);
   if (args.size() >= 2 && args[0] == "serve") {
-    Server(args[1], args.size() > 2 && args[2] == "--one-frame-per-write").run();
+    const auto has = [&](const char *flag) { return std::find(args.begin() + 2, args.end(), flag) != args.end(); };
+    Server(args[1], has("--one-frame-per-write"), has("--route")).run();
     return 0;
   }
   if (args.size() == 5 && args[0] == "load") {
     return load(std::stoi(args[1]), args[2], std::stoll(args[3]), std::stoll(args[4]));
   }
-  std::fprintf(stderr, "usage: server serve PAYLOADS [--one-frame-per-write] | load PORT pipe|cast|flood COUNT SIZE\n");
+  std::fprintf(stderr, "usage: server serve PAYLOADS [--one-frame-per-write] [--route] | load PORT pipe|cast|flood COUNT SIZE\n");
   return 2;
 }

@@ -11,7 +11,7 @@ import trio
 
 from ..channel.statistics import ChannelState
 from ..client import Client as AsyncClient, ClientConfig, ClientStatistics, Delegation, HandlerFunction, Message
-from ..client.client import REQUEST_TIMEOUT
+from ..client.sending import REQUEST_TIMEOUT
 from ..errors import AlreadyConnected, ChannelClosed, NotConnected
 from .loop import Loop
 from .workers import Workers

@@ -21,6 +21,7 @@ In short (docs/client.md says more)::
     response = await client.request(Message(...), timeout=30, survive_reconnect=False)   # ProblemReportError, ...
     client = Client(config, durable=store)       # a SqliteStore or RedisStore that is open: persist, then acknowledge
     await client.send_durably(Message(...))      # stored, then sent, also by the next run of the program
+    joined = await client.join_did(did, DidHandlers())   # a further DID on the socket: joined.send, .request, .leave
     client.did, client.protocols, client.capabilities, client.state, client.delegation, client.statistics()
 """
 
@@ -35,6 +36,7 @@ from .handlers import (
     HandlerResult as HandlerResult,
     Pass as Pass,
 )
+from .joined_did import DidHandlers as DidHandlers, JoinedDid as JoinedDid
 from .message import (
     Message as Message,
     MessageContext as MessageContext,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -11,17 +11,17 @@ import trio
 
 from ..channel import Channel
 from ..channel.statistics import ChannelState
-from ..errors import AlreadyConnected, InvalidOption, NotConnected, ServerReject
+from ..errors import AlreadyConnected, InvalidOption, NotConnected
 from ..otp import ChildSpec, ChildType, Restart, Supervisor
-from ..otp.validation import checked_seconds
 from .block import running_client
 from .config import ClientConfig
 from .delegation import Delegation
 from .handlers import Handlers, protocols_of
-from .inbound import Status
+from .joined_did import DidHandlers, JoinedDid, join_did
 from .message import Message
-from .record import Record, handling
+from .record import Record
 from .registration import Registration
+from .sending import REQUEST_TIMEOUT, request_on, send_on
 from .statistics import ClientStatistics
 from .tree import Tree
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from .durability import Durability, DurableStore
 
 __all__ = ("Client",)
-
-REQUEST_TIMEOUT = 30.0
-"""Seconds that request waits by default: the Python SDK."""
 
 
 class Client(Registration):
@@ -161,7 +158,7 @@ class Client(Registration):
         Checkpoints; cancelling it changes nothing for others who wait.
         """
         record = self._running()
-        await record.connected().connect(self.protocols)
+        await self.channel.connect(self.protocols)
         await record.entered.wait()
 
     async def close(self) -> None:
@@ -202,12 +199,7 @@ class Client(Registration):
 
         Always checkpoints. Cancellation frees everything here; the node may still act on what was written.
         """
-        channel = self._running().connected()
-        outgoing = _outgoing(message, channel)
-        reply = await channel.send_msg("message", outgoing.to_plaintext())
-        if not reply.ok:
-            raise ServerReject(reply.reason, message_id=outgoing.id)
-        return outgoing
+        return await send_on(self._running(), message)
 
     async def send_durably(self, message: Message) -> Message:
         """Store a message to be sent, and return once it is as safe as the store makes it; which is not yet sent.
@@ -265,20 +257,44 @@ class Client(Registration):
 
         Always checkpoints. However it ends, cancelled or not, nothing waits for the response any more.
         """
-        seconds = checked_seconds("timeout", timeout, allow_infinity=True)
-        record = self._running()
-        channel = record.connected()
-        outgoing = _outgoing(message, channel)
-        if not outgoing.thid:
-            outgoing = outgoing.replace(thid=outgoing.id)
-        inbound = handling.get()
+        return await request_on(self._running(), message, timeout, survive_reconnect)
 
-        async def before() -> None:
-            record.make_room()
-            if inbound is not None and inbound in record.running:
-                await record.settle(inbound, Status.HANDLED)
+    # --- further DIDs -------------------------------------------------------------------------------------------------
 
-        return await record.requests.ask(channel, outgoing, seconds, survive_reconnect, before)
+    async def join_did(
+        self,
+        did: str,
+        handlers: DidHandlers | None = None,
+        *,
+        protocols: Sequence[str] = (),
+        parent_did: str = "",
+    ) -> JoinedDid:
+        """Join a further DID on the same socket, and return once the node has acknowledged the join.
+
+        It is joined again whenever the link is renewed, until it is left or this run of the client ends. A refused
+        rejoin stops no other one, and is tried again. Its messages are not stored, also where the client is durable.
+
+        Args:
+            did: the DID to bind.
+            handlers: of this DID; they go before those of the client, which get what these have nothing for.
+            protocols: to bind besides those of the handlers.
+            parent_did: the DID that ``did`` is borrowed from.
+
+        Returns:
+            The handle to send, to ask, to look and to leave with.
+
+        Raises:
+            InvalidOption: an argument is not allowed.
+            NotConnected: the client has not joined yet.
+            AlreadyConnected: the DID is joined already, or is the client's own.
+            JoinRejected: the node refused; ``.permanent`` tells whether trying again can help.
+            Layr8Error: as :meth:`Channel.join`.
+
+        Checkpoints; one that fails or is cancelled leaves nothing behind.
+        """
+        self._running()
+        assert self._tree is not None
+        return await join_did(self._tree, self.channel, did, handlers, protocols, parent_did)
 
     def _running(self) -> Record:
         if self._tree is None:
@@ -322,7 +338,9 @@ class Client(Registration):
         Raises:
             NotConnected: the client does not run.
         """
-        return self._running().connected()
+        channel = self._running().connected()
+        assert isinstance(channel, Channel)
+        return channel
 
     @property
     def supervisor(self) -> Supervisor:
@@ -342,9 +360,3 @@ class Client(Registration):
             NotConnected: the client has not run.
         """
         return self._running().statistics()
-
-
-def _outgoing(message: Message, channel: Channel) -> Message:
-    if not isinstance(message, Message):
-        raise InvalidOption("message", message, "a Message")
-    return message if message.from_ else message.replace(from_=channel.assigned_did)

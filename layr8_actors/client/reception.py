@@ -161,12 +161,11 @@ class Reception:
 
     # --- the link -----------------------------------------------------------------------------------------------------
 
-    def on_event(self, event: Event) -> None:
-        """Act on what the channel reports, at the very moment; then hand it to the user's hook."""
+    def note(self, event: Event) -> None:
+        """Act on what the channel reports, at the very moment."""
         record = self._record
         if isinstance(event, (LinkLost, TopicLost)):
             record.joined = trio.Event()
             record.requests.link_lost(f"the link was lost before the response came: {event.error}", event.error)
         elif isinstance(event, AttemptFailed) and isinstance(event.error, (JoinRejected, RemoteProtocolError)):
             record.delegation = None  # a join that failed has nothing delegated to it, and neither has an older one
-        record.emit(event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
@@ -23,11 +23,13 @@ from .statistics import ClientStatistics, Counters
 from .threads import Threads
 
 if TYPE_CHECKING:
-    from ..channel import Channel
+    from ..channel import Channel, JoinedTopic
     from .config import ClientConfig
     from .delegation import Delegation
     from .durability import Durability
     from .handlers import Handlers
+
+Topic: TypeAlias = "Channel | JoinedTopic"
 
 __all__ = ("READ_AHEAD", "Record", "handling", "worth_reporting")
 
@@ -57,7 +59,7 @@ class Record:
         self.unsettled: list[tuple[Inbound, Status]] = []
         """What the node could not be told, because who did so was cancelled; the dispatcher sees to it."""
 
-        self.channel: Channel | None = None
+        self.channel: Topic | None = None
         self.delegation: Delegation | None = None
         self.replies = True  # whether the join in force wants dispatch_replies
         self.durability: Durability | None = None
@@ -71,7 +73,7 @@ class Record:
 
     # --- the channel --------------------------------------------------------------------------------------------------
 
-    def connected(self) -> Channel:
+    def connected(self) -> Topic:
         """Return the channel.
 
         Raises:

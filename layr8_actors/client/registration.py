@@ -120,6 +120,11 @@ class Registration:
         self._functions.on_reconnect = self._checked("on_reconnect", function)
         return function
 
+    @property
+    def functions(self) -> Functions:
+        """The functions that are no handlers; for whoever runs them."""
+        return self._functions
+
     def _checked(self, name: str, function: C) -> C:
         self._check_not_begun()
         if not callable(function):

@@ -11,8 +11,8 @@ from ..errors import ChannelClosed, Disconnected, InvalidOption, Layr8Error, Req
 from .problem_report import is_problem_report, read_problem_report
 
 if TYPE_CHECKING:
-    from ..channel import Channel
     from .message import Message
+    from .record import Topic
 
 __all__ = ("Pending", "Requests")
 
@@ -87,7 +87,7 @@ class Requests:
 
     async def ask(
         self,
-        channel: Channel,
+        channel: Topic,
         message: Message,
         timeout: float,
         survive_reconnect: bool,
@@ -128,7 +128,7 @@ class Requests:
             raise read_problem_report(response)
         return response
 
-    async def _send(self, channel: Channel, message: Message, pending: Pending) -> None:
+    async def _send(self, channel: Topic, message: Message, pending: Pending) -> None:
         with trio.CancelScope() as pending.sending:
             try:
                 reply = await channel.send_msg("message", message.to_plaintext())

@@ -20,6 +20,7 @@ from ..errors import JoinRejected, Layr8Error, RestartLimitExceeded
 from ..otp import ActorRef, AutoShutdown, ChildSpec, ChildType, Restart, Supervisor
 from ..otp.incarnation import Incarnation, incarnation_of
 from .dispatch import LAST_WORDS, Dispatcher
+from .joined_did import JoinedDid, spread
 from .reception import Reception
 from .record import Record
 
@@ -56,10 +57,16 @@ class Tree:
 
         def on_event(event: Any) -> None:
             assert reception is not None
-            reception.on_event(event)
+            if not spread(event, self.further):
+                reception.note(event)
+            self.record.emit(event)
 
         options = config.channel_options(Callbacks(), on_event)
-        self.record = record = Record(config, handlers, options.inbox_bytes_bound)
+        self.read_ahead_bytes = options.inbox_bytes_bound
+        self.record = record = Record(config, handlers, self.read_ahead_bytes)
+        self.further: dict[str, JoinedDid] = {}
+        """Further DIDs, by the topic that each is joined on."""
+
         if durability is not None:
             record.durability = durability(record)
         reception = Reception(record, functions.on_delegation)
@@ -126,6 +133,8 @@ class Tree:
                 self.failure = error
         finally:
             self.record.requests.end("the client ended before the response came", self.failure)
+            for joined in self.further.values():
+                joined.end(self.failure)
             self.record.entered.set()
             self.over.set()
         if self.failure is not None:

@@ -237,7 +237,7 @@ def test_other_functions_are_called_in_threads_and_a_dropped_link_fails_what_wai
     with alice:
         node.call(lambda: node.node.drop(ALICE))
         assert again.wait(10)
-        assert alice.send(request_to(ALICE)).to == [ALICE]
+        assert list(alice.send(request_to(ALICE)).to) == [ALICE]
     assert told == ["TransportClosed", "back"]
 
 

@@ -32,6 +32,7 @@ from layr8_actors import (
     blocking,
     open_channel,
 )
+from layr8_actors.client import DidHandlers, JoinedDid
 from layr8_actors.client.durable import (
     Claimed,
     DeadLetter,
@@ -391,3 +392,20 @@ def a_blocking_client_has_the_names_of_the_client() -> None:
         assert_type(client.send(Message(type="t")), Message)
         assert_type(client.wait(3.0), bool)
     assert_type((client.did, client.state, client.statistics()), tuple[str, ChannelState, ClientStatistics])
+
+
+async def a_client_has_further_dids_and_a_store(client: Client) -> None:
+    handlers = DidHandlers(handler_timeout=5)
+
+    @handlers.handle("https://example.org/x/1.0/y")
+    async def on_y(message: Message) -> Pass:
+        return PASS
+
+    joined = await client.join_did("did:x:y", handlers, protocols=["https://example.org/z/1.0"])
+    assert_type(joined, JoinedDid)
+    assert_type(await joined.request(Message(type="t"), timeout=3), Message)
+    assert_type(await joined.send(Message(type="t")), Message)
+    async with SqliteStore("agent.db") as store, Client(client.config, durable=store) as durable:
+        assert_type(await durable.send_durably(Message(type="t")), Message)
+    async with RedisStore("redis://host") as shared:
+        Client(client.config, durable=shared)
