@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -109,12 +109,13 @@ class Requests:
         """
         if message.thid in self._by_thread or message.id in self._by_id:
             raise InvalidOption("message", message, "one in whose thread no other request waits")
+        plaintext = message.to_plaintext()  # before anything is told or held for a message that is none
         pending = Pending(message, survive_reconnect)
         self._by_thread[pending.thread] = self._by_id[pending.id] = pending
         try:
             with trio.move_on_after(timeout) as deadline:
                 await before()
-                await self._send(channel, message, pending)
+                await self._send(channel, plaintext, pending)
                 await pending.done.wait()
             if deadline.cancelled_caught and not pending.done.is_set():
                 raise RequestTimeout(timeout)
@@ -128,14 +129,14 @@ class Requests:
             raise read_problem_report(response)
         return response
 
-    async def _send(self, channel: Topic, message: Message, pending: Pending) -> None:
+    async def _send(self, channel: Topic, plaintext: dict[str, Any], pending: Pending) -> None:
         with trio.CancelScope() as pending.sending:
             try:
-                reply = await channel.send_msg("message", message.to_plaintext())
+                reply = await channel.send_msg("message", plaintext)
             except Disconnected as error:
                 if not (pending.survive_reconnect and error.written):
                     raise
             else:
                 if not reply.ok:
-                    raise ServerReject(reply.reason, message_id=message.id)
+                    raise ServerReject(reply.reason, message_id=pending.id)
         pending.sending = None

@@ -7,6 +7,7 @@ seed.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 
@@ -17,11 +18,12 @@ from layr8_actors import PASS, Client, Layr8Error, Message, Pass, RequestTimeout
 from layr8_actors.channel.events import CallbackFailed
 from layr8_actors.client import HandlerFunction
 from layr8_actors.client.events import DispatchReplyDiscarded, FunctionFailed
+from layr8_actors.errors import ActorNotRunning
 from layr8_actors.otp import Supervisor
 from layr8_actors.otp.events import ChildExited, ChildStopped, LimitReached, ShutdownError
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode, DispatchingChannel
-from tests.client.agents import ALICE, BOB, PROTOCOL, RESPONSE, agent, of, settle, tasks
+from tests.client.agents import ALICE, BOB, EXACT, PROTOCOL, REQUEST, RESPONSE, agent, of, plaintext, settle, tasks
 
 DIDS = [ALICE, BOB]
 HANDLER_TIMEOUT = 4.0
@@ -171,7 +173,7 @@ class Life:
                     tree.exit_child(did, ValueError("staged"))
                 case _:
                     node.refuse_joins("join crashed", did=did, count=1)
-        except (Layr8Error, LookupError, RuntimeError):
+        except Layr8Error:
             return  # it is down just now
 
 
@@ -252,3 +254,44 @@ async def test_in_random_lives_each_message_is_settled_once_and_each_request_has
     # They were lives and no deaths: whatever can become of a request did, and most often.
     assert {"answered", "timeout", "cancelled", "ProblemReportError", "Disconnected", "ChannelClosed"} <= set(outcomes)
     assert outcomes["answered"] > LIVES
+
+
+async def test_a_flood_among_crashes_is_handled_message_by_message_and_the_node_told_once_of_each() -> None:
+    """A node that hands over all at once, a queue of two, and crashes while the inbox waits for room in it."""
+    most = 80
+    for seed in range(8):
+        dice = random.Random(seed)
+        handled: Counter[str] = Counter()
+        async with CloudNode(memory=True) as node:
+            alice = agent(
+                node,
+                max_handlers=2,
+                max_queued=2,
+                channel={"backoff": EXACT, "max_restarts": 40, "max_seconds": 2000.0, "inbox_capacity": 8},
+            )
+            await among_crashes(node, alice, dice, handled, most)
+        told = Counter(frame.payload["message_id"] for frame in node.frames(ALICE, event="dispatch_reply"))
+        assert told == {str(number): 1 for number in range(most)}, f"seed {seed}"
+        assert set(handled.values()) == {1}, "nothing is handled twice"
+        statistics = alice.statistics()
+        assert sum(handled.values()) == most
+        assert (statistics.handlers_running, statistics.messages_waiting, statistics.threads) == (0, 0, 0)
+        assert node.joins(ALICE) == 1
+
+
+async def among_crashes(node: CloudNode, alice: Client, dice: random.Random, handled: Counter[str], most: int) -> None:
+    @alice.handle(REQUEST)
+    async def handle(message: Message) -> None:
+        handled[message.id] += 1
+        await trio.sleep(dice.choice([0, 0.1, 1]))
+
+    async with alice, trio.open_nursery() as nursery:
+        nursery.start_soon(node.flood, ALICE, most, lambda number: plaintext(number, thid=f"t{number % 5}"))
+        for _ in range(10):
+            for _ in range(dice.randrange(6)):
+                await trio.lowlevel.checkpoint()
+            await trio.sleep(dice.choice([0, 0.05, 1]))
+            supervisor, id = dice.choice([(alice.supervisor, "dispatcher"), (alice.channel.supervisor, "inbox")])
+            with contextlib.suppress(ActorNotRunning):  # it is down just now
+                supervisor.exit_child(id, ValueError("staged"))
+        await trio.sleep(300)

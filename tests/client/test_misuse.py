@@ -227,3 +227,18 @@ async def test_a_request_within_a_handler_times_out_in_time_though_the_link_take
             await settle()
             told = [frame.payload["message_id"] for frame in node.frames(ALICE, event="dispatch_reply")]
             assert told == ["m1"]
+
+
+async def test_the_node_is_told_of_a_handler_that_asks_with_a_message_that_is_none() -> None:
+    """Asking tells the node ``handled``, but not where nothing can be asked."""
+    async with strict_node() as node:
+        alice = agent(node)
+
+        @alice.handle(REQUEST)
+        async def handle(message: Message) -> None:
+            await alice.request(Message(type=REQUEST, to=BOB))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+        async with alice, agent(node, BOB):
+            node.deliver(ALICE, plaintext("m1"))
+            await settle()
+            assert statuses(node) == {"m1": ["error"]}
