@@ -36,7 +36,7 @@ class Client:
     waited for, by :meth:`close` too, and its answer still goes out.
 
     Ctrl-C raises KeyboardInterrupt in the main thread wherever it waits; what it waited for is cancelled, and leaving
-    the block closes the client in order. A second Ctrl-C cuts that short.
+    the block closes the client in order.
 
     A running client that is dropped, or left open at the end of the script, is closed with a ResourceWarning.
 

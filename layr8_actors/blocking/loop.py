@@ -56,12 +56,14 @@ class Loop:
             )
             connected: Future[None] = Future()
             self._held = portal.start_task_soon(self._hold, connected, name="blocking client")
+            started = False
             try:
-                outcome_of(connected)
-            except BaseException:
-                self._portal = None
-                self._held.cancel()  # Ctrl-C: the portal waits for what it leaves behind
-                raise
+                self._wait_for(connected, self._held)
+                started = True
+            finally:
+                if not started:  # Ctrl-C, or it has failed: the portal waits for what it leaves behind
+                    self._portal = None
+                    self._held.cancel()
             self._stack = stack.pop_all()
         atexit.register(self._at_exit)
 
@@ -76,12 +78,17 @@ class Loop:
             async with self._client:
                 connected.set_result(None)
                 await self._stop.wait()
-        except BaseException as error:
-            if not connected.done():
-                connected.set_exception(error if isinstance(error, Exception) else CancelledError())
-            raise
         finally:
+            connected.cancel()  # which changes nothing once it is
             self._stop.set()
+
+    @staticmethod
+    def _wait_for(connected: Future[None], held: Future[None]) -> None:
+        try:
+            outcome_of(connected)
+        except CancelledError:
+            outcome_of(held)  # raises why
+            raise
 
     def wait(self, timeout: float | None) -> bool:
         """Wait for the end of the client; False where ``timeout`` is over first. Raises why it gave up, if it did."""
@@ -160,9 +167,8 @@ class Loop:
             return outcome_of(future)
         except CancelledError:
             raise ChannelClosed("the client ended before the call was done") from None
-        except BaseException:
-            future.cancel()
-            raise
+        finally:
+            future.cancel()  # Ctrl-C: nobody waits for it any more; where it is done this changes nothing
 
 
 def outcome_of(future: Future[T], timeout: float | None = None) -> T:

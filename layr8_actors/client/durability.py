@@ -130,10 +130,13 @@ class Durability:
                     await self._put(f"answer {claimed.id}", answer)
             if scope.cancelled_caught:
                 raise HandlerTimeout(message.type, handler.timeout)
-        except SnoozeMessage:
-            raise
-        except Exception as error:
-            if isinstance(error, RejectMessage) or claimed.attempt >= self._inbox.options.max_attempts:
+        except Exception as raised:
+            error = raised
+            # As the worker does: a nursery in the handler wraps what was raised in it.
+            while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            last = claimed.attempt >= self._inbox.options.max_attempts
+            if isinstance(error, RejectMessage) or (last and not isinstance(error, SnoozeMessage)):
                 await self._report(claimed, message, error)
             raise
 

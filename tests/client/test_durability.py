@@ -200,7 +200,15 @@ async def test_a_handler_that_fails_is_tried_again_and_the_answer_goes_out_once(
         assert [message.type for message in got] == [RESPONSE]
 
 
-@pytest.mark.parametrize("error", [ValueError("no such fruit"), RejectMessage("no such fruit")], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no such fruit"),
+        RejectMessage("no such fruit"),
+        ExceptionGroup("of a nursery", [RejectMessage("no such fruit")]),
+    ],
+    ids=["raised", "rejected", "rejected in a nursery"],
+)
 async def test_a_message_that_is_given_up_is_a_dead_letter_and_its_sender_gets_one_report(error: Exception) -> None:
     store = MemoryStore(max_attempts=3)
     async with strict_node() as node:
@@ -217,7 +225,7 @@ async def test_a_message_that_is_given_up_is_a_dead_letter_and_its_sender_gets_o
             node.deliver(ALICE, plaintext(1))
             node.deliver(ALICE, plaintext(2, REPORT, body={"code": "e"}))
             await trio.sleep(100)
-        assert len(attempts) == (1 if isinstance(error, RejectMessage) else 3)
+        assert len(attempts) == (3 if isinstance(error, ValueError) else 1)
         assert [(message.type, message.thid, message.body["comment"]) for message in got] == [
             (REPORT, "1", "no such fruit")
         ]
