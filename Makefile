@@ -116,7 +116,7 @@ $(VENV)/.fuzzing: $(VENV)/.development requirements/fuzz.txt
 FUZZ_SECONDS ?= 60
 
 fuzz: $(VENV)/.fuzzing ## fuzz what reads a peer's bytes (FUZZ_SECONDS=60 for each target; ARGS="router" chooses)
-	@for target in $(or $(ARGS),decode topic router upgrade); do echo "== $$target"; \
+	@for target in $(or $(ARGS),decode encode topic router upgrade frames); do echo "== $$target"; \
 		$(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -timeout=20 -verbosity=0 \
 			-print_final_stats=1 || exit 1; done
 

@@ -18,9 +18,9 @@ import trio
 from trio.testing import MockClock
 
 ROOT = pathlib.Path(__file__).parent.parent
-TARGETS = ("decode", "topic", "router", "upgrade")
+TARGETS = ("decode", "encode", "topic", "router", "upgrade", "frames")
 # What reads bytes of the peer. Trio is left out: its scheduler would count as news in every run.
-INSTRUMENTED = ["fuzz", "layr8_actors", "wsproto", "h11", "trio_websocket"]
+INSTRUMENTED = ["fuzz", "layr8_actors", "wsproto", "h11", "trio_websocket", "websockets"]
 
 
 def main() -> None:
