@@ -29,7 +29,7 @@ PYRIGHT = env PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BI
 
 ARGS ?=
 
-.PHONY: help demo test check lint format-check types mypy pyright imports format coverage nightly bench bench-parts bench-check bench-peers bench-sdk chaos fuzz interop kills clean
+.PHONY: help demo test check lint format-check types mypy pyright imports format coverage nightly bench bench-parts bench-check bench-peers bench-sdk bench-echo chaos fuzz interop kills kills-client clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -94,10 +94,13 @@ coverage: $(VENV)/.development ## run the tests and report branch coverage; that
 nightly: $(VENV)/.development ## the state machines and property tests, with 2000 examples each
 	LAYR8_HYPOTHESIS_PROFILE=nightly $(call within,3000) $(BIN)/python -m pytest -o timeout=1500 -o faulthandler_timeout=1600 \
 		tests/channel/test_link_model.py tests/channel/test_channel_scripts.py tests/otp/test_supervisor_lives.py \
-		tests/client/durable/test_queue_model.py $(ARGS)
+		tests/client/durable/test_queue_model.py tests/channel/test_topics_scripts.py $(ARGS)
 
 kills: $(VENV)/.development ## SIGKILL a durable handler 200 times, and account for each message (ARGS="--redis --seed 7")
 	$(call within,900) $(BIN)/python -m tests.client.durable.kills $(ARGS)
+
+kills-client: $(VENV)/.development ## the same to a whole durable client
+	$(call within,900) $(BIN)/python -m tests.client.durable_client_kills $(ARGS)
 
 chaos: $(VENV)/.development ## everything that can fail, at once, for a minute (ARGS="--minutes 20 --seed 7")
 	$(BIN)/python -m tests.chaos $(ARGS)
@@ -105,7 +108,7 @@ chaos: $(VENV)/.development ## everything that can fail, at once, for a minute (
 bench: bench-parts bench-sdk ## all benchmarks: the parts, then side by side with the official SDK, phoenix.js and raw floors
 
 bench-parts: $(VENV)/.development ## run every benchmark of bench/; fails where one is over its limit, after all have run
-	@failed=; for file in $(filter-out bench/node.py bench/check.py,$(wildcard bench/*.py)); do \
+	@failed=; for file in $(filter-out bench/node.py bench/check.py bench/echo.py,$(wildcard bench/*.py)); do \
 		echo "== $$file"; $(call within,600) $(BIN)/python "$$file" || failed=1; done; [ -z "$$failed" ]
 
 # atheris has wheels for Linux and CPython 3.11 to 3.13 only, so nothing but this target installs it.
@@ -132,6 +135,9 @@ bench-check: $(VENV)/.development ## fail where a hot path has become 30 % deare
 
 bench-sdk: $(VENV)/.development ## compare with the official SDK, phoenix.js and raw floors (g++; ARGS="--turns 1 --quick")
 	$(call within,3600) $(BIN)/python bench/peers/compare.py $(ARGS)
+
+bench-echo: $(VENV)/.development ## echo between two agents, ours against the official SDK (g++; ARGS="--turns 1 --quick")
+	$(call within,900) $(BIN)/python bench/echo.py $(ARGS)
 
 # The peers of bench/otp_peers.py, in an environment of their own: triotp needs a newer Python than the package does.
 BENCH_PYTHON ?= $(shell for p in python3.13 python3.14 python3; do \

@@ -91,7 +91,8 @@ class NodeSocket:
                     with trio.move_on_after(self.node.close_timeout):
                         if web_socket.close_code is not None and not web_socket.ended:
                             await web_socket.finish()
-                self._nursery = None  # before it closes: a stop that comes right now must not start a task in it
+                finally:
+                    self._nursery = None  # before it closes: nobody must start a task in it then, cancelled or not
                 nursery.cancel_scope.cancel()
         finally:
             self._nursery = None
