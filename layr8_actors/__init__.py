@@ -9,6 +9,7 @@
 #   transport    the WebSocket port and its adapters; knows errors and telemetry, neither phoenix nor otp
 #   channel      Connection, Heartbeat, Router, Reconnector and their tree; knows all the above
 #   client       handlers, requests and messages on a channel; knows all the above
+#   blocking     the client for scripts and threads; knows client
 #   testing      CloudNode, a node in the process, for our tests and our users'
 #   cli          the commands; the only folder that needs the cli extra
 #
