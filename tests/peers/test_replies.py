@@ -56,9 +56,8 @@ async def test_peer_bug_22_a_dispatch_reply_queued_on_the_old_link_is_counted_an
 async def test_peer_bug_22_a_dispatch_reply_during_the_backoff_is_refused_aloud_and_nothing_is_queued() -> None:
     """A handler that works on over a drop is told NotConnected; the peer's reply vanished without a report.
 
-    What is left for the client: a handler that outlives backoff and rejoin sends on the new join, because
-    send_fire_and_forget is not told which inbound message it answers, nor does on_message's payload say on which join
-    that came. The client has to note the join of each dispatch, and let those of an older one go.
+    A handler that outlives backoff and rejoin too is the client's case: see client/test_dispatch.py. It notes the join
+    of each dispatch, by ``message_join_ref``, and what it sends under an older one is refused.
     """
     outcomes: list[Any] = []
 
