@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-import uuid
+import os
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
@@ -70,7 +70,10 @@ NO_CONTEXT: Final = MessageContext()
 
 
 def _new_id() -> str:
-    return str(uuid.uuid4())
+    # A UUID of version 4 (RFC 9562, section 5.4) without the object, which takes three times as long.
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
