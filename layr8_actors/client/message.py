@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 _ALWAYS: Final = ("id", "type", "from", "to", "body")
 _TEXTS: Final = ("id", "type", "from_", "thid", "pthid")
+_WRITTEN_AS_THEY_ARE: Final = (dict, list, str, int, float, bool, type(None))
+_STR: Final = frozenset((str,))
 _READ: Final = frozenset((*_ALWAYS, "thid", "pthid", "created_time", "expires_time", "attachments", "trace_context"))
 
 
@@ -177,14 +179,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
                 ``id`` or ``type`` is empty, for no response would find its request by them.
             LocalProtocolError: the body is an object that msgspec cannot turn into JSON values.
         """
-        if not isinstance(self.to, tuple | list):
+        if not isinstance(self.to, (tuple, list)):
             raise InvalidOption("to", self.to, "a list of DIDs, such as ['did:web:...']")
-        for name in _TEXTS:
-            value = getattr(self, name)
+        for name, value in zip(_TEXTS, (self.id, self.type, self.from_, self.thid, self.pthid), strict=True):
             if not isinstance(value, str) or (not value and name in _ALWAYS):
                 raise InvalidOption(name, value, "a str; of id and type a non-empty one")
         body = self.body
-        if not isinstance(body, dict | list | str | int | float | bool | None):
+        if not isinstance(body, _WRITTEN_AS_THEY_ARE):
             try:
                 body = msgspec.to_builtins(body)
             except TypeError as error:
@@ -243,7 +244,7 @@ def parse_message(plaintext: object, context: object = None) -> Message:
         elif value is not None:
             unread[name] = "not a str"
     to = plaintext.get("to")
-    if isinstance(to, list) and all(isinstance(did, str) for did in to):
+    if isinstance(to, list) and _STR.issuperset(map(builtins.type, to)):  # JSON has no subclasses of str
         fields["to"] = tuple(to)
     elif to is not None:
         unread["to"] = "not a list of str"
@@ -266,9 +267,8 @@ def parse_message(plaintext: object, context: object = None) -> Message:
         if read is None:
             unread["trace_context"] = "no object with a traceparent that is a str"
     body = plaintext.get("body")
-    extra = {name: value for name, value in plaintext.items() if name not in _READ or name in unread}
-    if extra:
-        fields["extra"] = extra
+    if unread or not plaintext.keys() <= _READ:
+        fields["extra"] = {name: value for name, value in plaintext.items() if name not in _READ or name in unread}
     return Message(
         id=id,
         type=type,
