@@ -135,11 +135,10 @@ class Requests:
         self._by_thread[pending.thread] = self._by_id[pending.id] = pending
         try:
             # One scope for the deadline and for a response that is faster than the node's own answer: each costs 5 us.
-            with trio.CancelScope(deadline=trio.current_time() + timeout) as scope:
+            with trio.CancelScope(deadline=trio.current_time() + timeout) as pending.sending:
                 first = before()
                 if first is not None:
                     await first
-                pending.sending = scope
                 await _send(channel, plaintext, pending)
                 pending.sending = None
                 await pending.wait()
