@@ -146,16 +146,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         return Message(type=type, body={} if body is None else body, **fields).answering(self)
 
     def answering(self, request: Message) -> Message:
-        """Return a copy in which what is empty is filled as the contract has it for replies.
+        """Return a copy in which what is empty is filled as the contract has it for replies; itself if nothing is.
 
         Args:
             request: what it answers: ``to`` becomes its sender, ``thid`` its thread, ``trace_context`` its own.
         """
-        return self.replace(
-            to=self.to or ((request.from_,) if request.from_ else ()),
-            thid=self.thid or request.thread,
-            trace_context=self.trace_context or request.trace_context,
-        )
+        to = self.to or ((request.from_,) if request.from_ else ())
+        thid = self.thid or request.thread
+        trace_context = self.trace_context or request.trace_context
+        if to is self.to and thid is self.thid and trace_context is self.trace_context:
+            return self
+        return self.replace(to=to, thid=thid, trace_context=trace_context)
 
     def body_as(self, kind: builtins.type[T]) -> T:
         """Return the body as a type of yours, checked.
