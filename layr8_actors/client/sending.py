@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidOption, ServerReject
@@ -50,10 +51,9 @@ async def request_on(record: Record, message: Message, timeout: float, survive_r
         outgoing = outgoing.replace(thid=outgoing.id)
     inbound = handling.get()
 
-    async def before() -> None:
+    def before() -> Awaitable[None] | None:
         record.make_room()
-        if inbound is not None and inbound in record.running:
-            await record.settle(inbound, Status.HANDLED)
+        return record.settle(inbound, Status.HANDLED) if inbound is not None and inbound in record.running else None
 
     return await record.requests.ask(topic, outgoing, seconds, survive_reconnect, before)
 

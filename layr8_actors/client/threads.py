@@ -18,19 +18,23 @@ class Threads:
 
     def __init__(self) -> None:
         self._ready: deque[Inbound] = deque()
-        self._behind: dict[str, deque[Inbound]] = {}  # of each thread that has one out or ready
+        # Of each thread that has one out or ready; most threads never have a second one behind it.
+        self._behind: dict[str, deque[Inbound] | None] = {}
         self.waiting = 0
         """Messages in the queue."""
 
     def put(self, inbound: Inbound) -> None:
         """Queue a message."""
         self.waiting += 1
-        behind = self._behind.get(inbound.thread)
-        if behind is None:
-            self._behind[inbound.thread] = deque()
+        thread = inbound.thread
+        if thread not in self._behind:
+            self._behind[thread] = None
             self._ready.append(inbound)
-        else:
-            behind.append(inbound)
+            return
+        behind = self._behind[thread]
+        if behind is None:
+            self._behind[thread] = behind = deque()
+        behind.append(inbound)
 
     def take(self) -> Inbound | None:
         """Take the next message whose thread is free, if there is one; :meth:`release` the thread when it is done."""
@@ -42,18 +46,16 @@ class Threads:
     def release(self, inbound: Inbound) -> None:
         """Free the thread of a message that was taken: the next one of it may be taken too."""
         behind = self._behind.get(inbound.thread)
-        if behind is None:
-            return  # drained meanwhile
         if behind:
             self._ready.append(behind.popleft())
         else:
-            del self._behind[inbound.thread]
+            self._behind.pop(inbound.thread, None)  # gone already where it was drained meanwhile
 
     def drain(self) -> list[Inbound]:
         """Take everything that waits, in no particular order between threads."""
         drained = [*self._ready]
         for behind in self._behind.values():
-            drained.extend(behind)
+            drained.extend(behind or ())
         self._ready.clear()
         self._behind.clear()
         self.waiting = 0
