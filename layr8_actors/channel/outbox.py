@@ -74,7 +74,7 @@ class Outbox:
             entry: what to write.
 
         Returns:
-            False where the outbox is closed, or was closed meanwhile: the frame will not be written.
+            False where the outbox is closed, or was closed before the frame was taken: it will not be written.
 
         Checkpoints if it waits; cancelled, it has put nothing.
         """
@@ -93,7 +93,7 @@ class Outbox:
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
-        return not self.closed
+        return task not in parked  # else it was let in, and may be written by now though the outbox be closed
 
     def post(self, data: str | bytes) -> None:
         """Queue a frame of our own ahead of the users' frames; never waits, and a closed outbox forgets it.
@@ -168,8 +168,12 @@ class Outbox:
         urgent, entries, marks = self.urgent, self._entries, self._marks
         self.urgent, self._entries, self._marks = [], [], None
         if self._parked:
-            entries += self._parked.values()
-            self._release()
+            parked, self._parked = self._parked, None
+            entries += parked.values()
+            for task in parked:
+                trio.lowlevel.reschedule(task)
+            if not self.closed:
+                parked.clear()  # who finds itself in it was refused
         return urgent, entries, marks or []
 
     @trio.lowlevel.enable_ki_protection
@@ -184,8 +188,3 @@ class Outbox:
         _, entries, _ = self.take()
         self.wake()
         return entries
-
-    def _release(self) -> None:
-        parked, self._parked = self._parked, None
-        for task in parked or ():
-            trio.lowlevel.reschedule(task)

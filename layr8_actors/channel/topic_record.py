@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ChannelClosed
-from ..phoenix import Frame, TopicStatus
+from ..phoenix import PHX_LEAVE, Frame, TopicStatus
 from .record import Record
 from .topic_backlog import TopicBacklog
 from .topic_state import TopicMachine
@@ -81,6 +81,16 @@ class TopicRecord(Record):
         if self.topic_link != link or self.topic.status not in (TopicStatus.JOINING, TopicStatus.JOINED):
             return None
         return self.topic.leave(self.refs.next())
+
+    def leave_ahead(self) -> None:
+        """Queue the ``phx_leave`` of a topic whose Router does not run, which is still to route what was read of it.
+
+        So the state stays, and Router learns of the end by what the node answers.
+        """
+        link, topic = self.link, self.topic
+        if link is not None and not link.ended.is_set() and topic.status is TopicStatus.JOINED:
+            leave = Frame(topic.join_ref, self.refs.next(), topic.topic, PHX_LEAVE, {})
+            link.post(self.serializer.encode(leave))
 
     def leave(self) -> None:
         """Queue the ``phx_leave`` if there is something to leave; nobody waits for its answer."""

@@ -6,13 +6,11 @@ whose actors crash too often, ends alone.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
 import trio
 
-from ..errors import MailboxFull
 from ..otp import ActorRef, ChildSpec, ChildType, Ignore, Restart, Strategy, Supervisor
 from .inbox import Inbox
 from .messages import Resynchronize
@@ -66,8 +64,8 @@ class TopicTree(Tree):
         record.own_backlog.on_empty = self.look
 
     def look(self) -> None:
-        """Make Rejoiner look at how things stand; it does so after each message anyway."""
-        with contextlib.suppress(MailboxFull):
+        """Make Rejoiner look at how things stand; it does so after each message, so one that waits will do."""
+        if self._reconnector.statistics().depth == 0:
             self._reconnector.cast_nowait(Resynchronize())
 
     def child(self) -> ChildSpec:

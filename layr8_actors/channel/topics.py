@@ -214,5 +214,7 @@ class Topics:
             return
         record = slowest.record
         record.own_backlog.set_apart()
+        if not slowest.router.running:
+            record.leave_ahead()  # else the node would send on until it runs again, and hold up the others again
         error = TopicDown(f"it was not handled within {self.patience:g} s what others on the socket waited behind")
         slowest.router.cast_nowait(TopicEnded(record.topic_link, error))

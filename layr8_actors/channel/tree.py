@@ -7,14 +7,13 @@ then what was read is routed and the inbox ends.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..errors import MailboxFull, RestartLimitExceeded
+from ..errors import RestartLimitExceeded
 from ..otp import ActorRef, ChildSpec, Strategy, Supervisor
 from ..otp.events import LimitReached
 from ..otp.incarnation import incarnation_of
@@ -135,8 +134,9 @@ class Tree:
             self._serve_requests()
 
     def _serve_requests(self) -> None:
-        # Requests are in the record, and Reconnector looks at them after each message: a full mailbox is nudge enough.
-        with contextlib.suppress(MailboxFull):
+        # Requests are in the record, and Reconnector looks at them after each message: one that waits is nudge enough.
+        # A thousand callers must not fill its mailbox, in which Router and Connection have to find room.
+        if self._reconnector.statistics().depth == 0:
             self._reconnector.cast_nowait(ServeRequests())
 
 

@@ -18,6 +18,7 @@ from layr8_actors.errors import (
     RestartLimitExceeded,
     TransportClosed,
 )
+from layr8_actors.otp.events import ChildExited
 from layr8_actors.phoenix import Frame
 
 PROTOCOLS = ["https://didcomm.org/basicmessage/2.0"]
@@ -144,6 +145,22 @@ async def test_thousands_of_callers_of_connect_at_once_are_all_served(node: Any)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         await channel.connect(PROTOCOLS)
+
+
+async def test_a_crowd_that_connects_while_the_reconnector_is_away_costs_no_other_actor(node: Any) -> None:
+    """Each caller left a nudge in its mailbox; they filled it, and who had news for it crashed of MailboxFull."""
+    async with open_channel(node.options()) as channel:
+        await channel.connect(PROTOCOLS)
+        for _ in range(2):  # the first restart is immediate, the second one is not
+            channel.supervisor.exit_child("reconnector", RuntimeError("injected"))
+            await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            for _ in range(1100):
+                nursery.start_soon(channel.connect, PROTOCOLS)
+            await wait_all_tasks_blocked()
+            node.socket.drop()
+        assert {event.id for event in node.seen(ChildExited)} == {"reconnector"}
+        assert (channel.state.status, node.joins) == (LinkStatus.JOINED, 2)
 
 
 async def test_a_give_up_comes_out_as_itself_while_the_block_waits_for_messages(node: Any) -> None:

@@ -48,6 +48,24 @@ async def test_one_that_is_cancelled_while_it_waits_for_room_has_put_nothing() -
     assert names(outbox.take()[1]) == ["a"]
 
 
+async def test_one_that_was_let_in_has_put_its_frame_also_where_the_outbox_closes_before_it_wakes() -> None:
+    """It was told that nothing would be written of what the writer had taken, and may have written."""
+    outbox = Outbox(1)
+    accepted: dict[str, bool] = {}
+
+    async def put(name: str) -> None:
+        accepted[name] = await outbox.put(entry(name))
+
+    async with trio.open_nursery() as nursery:
+        for name in "ab":
+            nursery.start_soon(put, name)
+            await wait_all_tasks_blocked()
+        assert names(outbox.take()[1]) == ["a", "b"]
+        assert outbox.put_nowait(entry("c"))
+        assert names(outbox.close()) == ["c"]
+    assert accepted == {"a": True, "b": True}
+
+
 async def test_the_writer_sleeps_until_there_is_something_and_then_gets_all_of_it() -> None:
     outbox = Outbox(8)
     taken: list[Any] = []

@@ -251,3 +251,29 @@ async def test_a_hundred_slow_topics_keep_what_waits_within_the_bound() -> None:
         await until(lambda: all(len(agent.ids) == 10 for agent in agents), 10)
         assert all(agent.ids == [str(number) for number in range(10)] for agent in agents)
         assert channel.statistics().frames_waiting == channel.statistics().bytes_waiting == 0
+
+
+async def test_a_topic_whose_router_is_stopped_by_hand_holds_up_the_others_once_and_is_whole_once_it_runs() -> None:
+    """Only that router left it; so the others were held up again every 15 s, and what waited for it grew for ever."""
+    agent, quick = Agent(), Agent()
+    async with CloudNode(memory=True) as node, open_channel(options(node, inbox_capacity=10)) as channel:
+        await channel.connect(PROTOCOLS)
+        handle, other = await join(channel, CAROL, agent), await join(channel, DAVE, quick)
+        await handle.supervisor.terminate_child("router")
+        await flood(node, CAROL, 11)
+        await node.wait_for(lambda: CAROL not in node.dids)
+        await trio.sleep(1)
+        held = handle.statistics().frames_waiting
+        for number in range(20):
+            node.deliver(DAVE, plaintext(number, DAVE))
+            await trio.sleep(1)
+        assert (len(quick.ids), other.state.joined, channel.statistics().reading_pauses) == (20, True, 1)
+        assert handle.statistics().frames_waiting == held <= 14
+        await handle.supervisor.restart_child("router")
+        await node.wait_joined(CAROL, 2)
+        await until(lambda: handle.state.joined, 1)
+        assert agent.ids == [str(number) for number in range(11)]
+        assert agent.order == ["disconnect", "reconnect"]
+        node.deliver(CAROL, plaintext("again", CAROL))
+        await until(lambda: agent.ids[-1] == "again", 1)
+        assert (handle.statistics().frames_waiting, handle.statistics().bytes_waiting) == (0, 0)
