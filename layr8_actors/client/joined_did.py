@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ..channel import Callbacks
-from ..channel.events import GaveUp, LinkLost
+from ..channel.events import GaveUp
 from ..channel.statistics import ChannelState
 from ..errors import AlreadyConnected, ChannelClosed, ChildAlreadyStarted, InvalidOption, SupervisionError
 from ..otp import ActorRef
@@ -267,23 +267,3 @@ async def join_did(
                     await tree.supervisor.delete_child(child)
                 except SupervisionError:
                     pass  # the client ends, which stops it too
-
-
-def spread(event: Event, further: dict[str, JoinedDid]) -> bool:
-    """Let further DIDs note an event.
-
-    Args:
-        event: of the channel or of one of its topics.
-        further: by topic.
-
-    Returns:
-        Whether it was about one of them alone.
-    """
-    alone = further.get(getattr(event, "topic", ""))
-    if alone is not None:
-        alone.note(event)
-        return True
-    if isinstance(event, LinkLost):
-        for joined in further.values():
-            joined.note(event)
-    return False

@@ -16,11 +16,13 @@ import trio
 
 from ..channel import Callbacks, Channel
 from ..channel.channel import run_channel
+from ..channel.events import ChannelEvent, LinkLost
 from ..errors import JoinRejected, Layr8Error, RestartLimitExceeded
 from ..otp import ActorRef, AutoShutdown, ChildSpec, ChildType, Restart, Supervisor
 from ..otp.incarnation import Incarnation, incarnation_of
+from ..telemetry import Event
 from .dispatch import LAST_WORDS, Dispatcher
-from .joined_did import JoinedDid, spread
+from .joined_did import JoinedDid, topic_of
 from .reception import Reception
 from .record import Record
 
@@ -53,15 +55,7 @@ class Tree:
         protocols: tuple[str, ...],
         durability: Callable[[Record], Durability] | None,
     ) -> None:
-        reception: Reception | None = None
-
-        def on_event(event: Any) -> None:
-            assert reception is not None
-            if not spread(event, self.further):
-                reception.note(event)
-            self.record.emit(event)
-
-        options = config.channel_options(Callbacks(), on_event)
+        options = config.channel_options(Callbacks(), config.on_event)
         self.read_ahead_bytes = options.inbox_bytes_bound
         self.record = record = Record(config, handlers, self.read_ahead_bytes)
         self.further: dict[str, JoinedDid] = {}
@@ -69,7 +63,7 @@ class Tree:
 
         if durability is not None:
             record.durability = durability(record)
-        reception = Reception(record, functions.on_delegation)
+        self._reception = reception = Reception(record, functions.on_delegation)
         callbacks = Callbacks(
             on_message=reception.on_message,
             on_disconnect=functions.on_disconnect,
@@ -77,7 +71,8 @@ class Tree:
             on_push=reception.on_push,
             on_join=reception.on_join,
         )
-        self._options = config.channel_options(callbacks, on_event)
+        self._options = config.channel_options(callbacks, self._on_event)
+        self._topic = topic_of(self._options.agent_did)
         self.protocols = protocols
         self._persist = False
         self.failure: Layr8Error | None = None
@@ -100,6 +95,17 @@ class Tree:
             name=f"client {config.agent_did or 'without a DID yet'}",
             on_event=config.on_event,
         )
+
+    def _on_event(self, event: Event) -> None:
+        """Let the DID that an event is about note it, and all of them the loss of their socket; then the user."""
+        if isinstance(event, ChannelEvent):
+            everybody = isinstance(event, LinkLost)
+            if everybody or event.topic == self._topic:
+                self._reception.note(event)
+            for topic, joined in self.further.items():
+                if everybody or event.topic == topic:
+                    joined.note(event)
+        self.record.emit(event)
 
     async def _run_channel(self, *, task_status: trio.TaskStatus[Channel]) -> None:
         try:

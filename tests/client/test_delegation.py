@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import trio
 
-from layr8_actors import Client, Delegation, DelegationStatus
+from layr8_actors import Client, Delegation, DelegationStatus, JoinRejected
 from layr8_actors.client.delegation import parse_delegation
 from layr8_actors.client.events import DelegationChanged, DelegationIgnored, FunctionFailed
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode, JoinReply, PluginChannel
-from tests.client.agents import REQUEST, agent, of, plaintext, settle
+from tests.client.agents import BOB, REQUEST, agent, of, plaintext, request_to, settle
 
 PARENT = "did:web:node.test:parent"
 CHILD = f"{PARENT}:child"
@@ -284,3 +284,47 @@ async def test_other_pushes_are_none_of_the_clients() -> None:
         node.push(CHILD, "something_else", reading("complete", "b", revision=2))
         await settle()
         assert ids(client) == ["a"]
+
+
+# --- further DIDs -----------------------------------------------------------------------------------------------------
+
+OTHER = f"{PARENT}:other"
+
+
+async def test_what_befalls_a_further_did_while_it_joins_takes_nothing_from_the_client() -> None:
+    async with lending_node(reading("complete", "a")) as node, child(node) as client:
+        await settle()
+        assert ids(client) == ["a"]
+        node.refuse_joins("e.join.plugin.parent.not-found", did=OTHER, count=1)
+        with pytest.raises(JoinRejected):
+            await client.join_did(OTHER, parent_did=PARENT)
+        assert ids(client) == ["a"]
+
+
+async def test_a_request_of_the_client_waits_on_while_the_topic_of_a_further_did_comes_and_goes() -> None:
+    node = lending_node()
+    quiet = agent(node, BOB)
+    quiet.handle(REQUEST)(lambda message: None)
+    async with node, quiet, child(node) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.request, request_to(BOB))
+        await settle()
+        for crash in (False, True):
+            other = await client.join_did(OTHER, parent_did=PARENT)
+            if crash:
+                node.crash_topic(OTHER)
+                await settle()
+            await other.leave()
+            await settle()
+            assert client.statistics().requests_waiting == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_further_did_may_be_borrowed_too_and_its_reading_is_its_own() -> None:
+    async with lending_node(reading("complete", "a")) as node, child(node) as client:
+        other = await client.join_did(OTHER, parent_did=PARENT)
+        await settle()
+        node.push(OTHER, "delegated_credentials", reading("complete", "b", revision=9))
+        await settle()
+        assert ids(client) == ["a"]
+        assert other.delegation is not None
+        assert (other.delegation.revision, [entry["id"] for entry in other.delegation.credentials]) == (9, ["b"])
