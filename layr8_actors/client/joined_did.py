@@ -135,11 +135,7 @@ class JoinedDid:
         tree = self._tree
         self._record.requests.end("the DID was left before the response came", None)
         if tree.further.get(self._topic_name) is self:
-            try:
-                await tree.supervisor.terminate_child(self._child)
-                await tree.supervisor.delete_child(self._child)
-            except SupervisionError:
-                pass  # another leave was faster, or the client ends, which stops it in order
+            await stop_dispatcher(tree, self._child)
         await self._topic.leave()
         if tree.further.get(self._topic_name) is self:
             del tree.further[self._topic_name]
@@ -241,29 +237,39 @@ async def join_did(
     child = f"dispatcher of {did}"
     if topic_of(did) in tree.further:
         raise AlreadyConnected(f"{did} is joined already; leave it first")
-    joined = False
+    handle: JoinedDid | None = None
+    ours = True
     try:
-        await tree.supervisor.start_child(
-            Dispatcher.child_spec(ActorRef(child), record, shutdown=config.shutdown_grace + LAST_WORDS)
-        )
-    except ChildAlreadyStarted as error:
-        raise AlreadyConnected(f"{did} is joined already; leave it first") from error
-    except SupervisionError as error:
-        raise ChannelClosed("the client ends") from error
-    try:
+        dispatcher = Dispatcher.child_spec(ActorRef(child), record, shutdown=config.shutdown_grace + LAST_WORDS)
+        try:
+            await tree.supervisor.start_child(dispatcher)
+        except ChildAlreadyStarted as error:
+            ours = False  # another join of it is under way
+            raise AlreadyConnected(f"{did} is joined already; leave it first") from error
+        except SupervisionError as error:
+            raise ChannelClosed("the client ends") from error
         topic = await channel.join(
             did, protocols_of(layered.types, config.protocols), callbacks=callbacks, did_spec=config.did_spec
         )
         record.channel = topic
         handle = tree.further[topic_of(did)] = JoinedDid(tree, record, reception, topic, child)
         known.set()
-        joined = True
         return handle
     finally:
-        if not joined:
+        if handle is None and ours:
             with trio.CancelScope(shield=True):  # bounded: nothing is at work in it yet
-                try:
-                    await tree.supervisor.terminate_child(child)
-                    await tree.supervisor.delete_child(child)
-                except SupervisionError:
-                    pass  # the client ends, which stops it too
+                await stop_dispatcher(tree, child)
+
+
+async def stop_dispatcher(tree: Tree, child: str) -> None:
+    """Stop the dispatcher of a further DID, and forget it; another may have done so.
+
+    Args:
+        tree: of the client.
+        child: its id.
+    """
+    try:
+        await tree.supervisor.terminate_child(child)
+        await tree.supervisor.delete_child(child)
+    except SupervisionError:
+        return  # it was not started, another one was faster, or the client ends, which stops it in order

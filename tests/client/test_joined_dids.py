@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import trio
 from layr8_actors import (
     AlreadyConnected,
     ChannelClosed,
+    Client,
     Disconnected,
     InvalidOption,
     JoinRejected,
@@ -223,6 +225,84 @@ async def test_a_join_that_fails_or_is_cancelled_leaves_nothing_and_may_be_tried
         for wrong in ({"did": ""}, {"did": DAVE, "handlers": "none"}, {"did": DAVE, "protocols": "one"}):
             with pytest.raises(InvalidOption):
                 await alice.join_did(**wrong)  # type: ignore[arg-type]
+
+
+async def cancelled_after(turns: int, call: Callable[[], Awaitable[object]]) -> bool:
+    """Cancel a call after so many turns of the loop, and return whether that came too late."""
+    done: list[object] = []
+
+    async def calling() -> None:
+        done.append(await call())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(calling)
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    return bool(done)
+
+
+async def warmed_up(node: CloudNode, client: Client) -> None:
+    """What serves further DIDs is there from the first one on, and so is the writer of a link on which users send."""
+    dave = await client.join_did(DAVE)
+    node.deliver(DAVE, plaintext("warm", to=[DAVE]))
+    await settle()
+    await dave.leave()
+    await trio.sleep(20)
+
+
+async def test_a_join_that_is_cancelled_at_any_step_leaves_nothing_and_may_be_called_again() -> None:
+    turns, late = 0, False
+    async with strict_node() as node, agent(node) as alice:
+        await warmed_up(node, alice)
+        before = tasks()
+        while not late:
+            late = await cancelled_after(turns, lambda: alice.join_did(CAROL))
+            if not late:
+                await trio.sleep(20)  # the node's own timers run out
+                assert tasks() - before in (0, 1)  # the writer, which comes and goes
+                assert CAROL not in node.dids
+                carol = await alice.join_did(CAROL)
+                await carol.leave()
+                await trio.sleep(20)  # the node's own timers run out
+                assert tasks() - before in (0, 1)  # the writer, which comes and goes
+                assert CAROL not in node.dids
+            turns += 1
+    assert turns > 5
+
+
+async def test_a_leave_that_is_cancelled_at_any_step_is_finished_by_the_next_one() -> None:
+    turns, late = 0, False
+    async with strict_node() as node, agent(node) as alice:
+        await warmed_up(node, alice)
+        before = tasks()
+        while not late:
+            handlers = DidHandlers()
+            handlers.handle(REQUEST)(sleep)
+            carol = await alice.join_did(CAROL, handlers)
+            node.deliver(CAROL, plaintext(turns, to=[CAROL]))
+            await settle()
+            late = await cancelled_after(turns, carol.leave)
+            await carol.leave()
+            await trio.sleep(20)
+            assert statuses(node, CAROL)[str(turns)] == ["error"]
+            assert tasks() - before in (0, 1)  # the writer, which comes and goes
+            assert CAROL not in node.dids
+            turns += 1
+    assert turns > 3
+
+
+async def test_two_leaves_at_once_and_one_while_the_client_closes_leave_once() -> None:
+    async with strict_node() as node:
+        async with agent(node) as alice:
+            for close in (False, True):
+                carol = await alice.join_did(CAROL)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(carol.leave)
+                    nursery.start_soon(alice.close if close else carol.leave)
+                await carol.leave()
+                await settle()
+        assert len(node.frames(CAROL, event="phx_leave")) == 2
 
 
 async def test_handlers_cannot_be_added_after_their_join_and_a_client_that_does_not_run_joins_nothing() -> None:
