@@ -91,7 +91,7 @@ class Actor:
             args: for that.
 
         Raises:
-            SupervisionError: the class says ``helpers = False``, or the actor does not run yet.
+            SupervisionError: the class says ``helpers = False``, or the actor does not run yet, or has ended.
         """
         _process_of(self).start_soon(async_fn, args)
 

@@ -121,9 +121,14 @@ class ActorState:
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         """See :meth:`Actor.start_soon`."""
         if self._nursery is not None:
-            self._nursery.start_soon(async_fn, *args)
+            try:
+                self._nursery.start_soon(async_fn, *args)
+            except RuntimeError as error:  # Trio's word for a nursery that has closed already
+                raise self._too_late() from error
         elif not self._actor.helpers:
             raise self._no_nursery()
+        elif self._ended:
+            raise self._too_late()  # nobody would ever begin it
         else:
             self._wanted = (*self._wanted, (async_fn, args))
             self.mailbox.interrupt()
@@ -218,6 +223,9 @@ class ActorState:
         if self._nursery is None:
             raise self._no_nursery()
         return self._nursery
+
+    def _too_late(self) -> SupervisionError:
+        return SupervisionError(f"actor {self._ref.id!r} has ended, so it starts no helper task any more")
 
     def _no_nursery(self) -> SupervisionError:
         why = "waits is False, and no helper task runs" if self._actor.helpers else "helpers is False"

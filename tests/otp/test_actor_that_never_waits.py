@@ -162,6 +162,28 @@ async def test_without_helpers_start_soon_is_refused_and_says_why(lab: Any, ref:
     assert "Unhelped.helpers is False" in str(crash.error)
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_helper_asked_for_after_the_end_is_refused_and_not_forgotten(
+    lab: Any, ref: ActorRef, log: list[Any], waits: bool
+) -> None:
+    kept: list[Prompt] = []
+
+    class Keeping(Prompt):
+        async def init(self) -> Continue:
+            kept.append(self)
+            return await super().init()
+
+    Keeping.waits = waits
+    async with lab.running([Keeping.child_spec(ref, log, restart=Restart.TEMPORARY)]) as supervisor:
+        await trio.sleep(1)
+        await supervisor.terminate_child(ref.id)
+        (actor,) = kept
+        with pytest.raises(SupervisionError, match="has ended"):
+            actor.start_soon(actor.help, 1)
+        await trio.sleep(3)
+    assert "helped" not in log
+
+
 async def test_a_helper_that_crashes_is_a_crash_of_the_actor(lab: Any, ref: ActorRef, log: list[Any]) -> None:
     class Broken(Prompt):
         async def help(self, seconds: float) -> None:
