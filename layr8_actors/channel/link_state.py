@@ -71,7 +71,6 @@ class LinkMachine:
     """
 
     __slots__ = (
-        "_announced",
         "_backoff",
         "_ever_joined",
         "_first",
@@ -107,7 +106,6 @@ class LinkMachine:
         self.joined_at: float | None = None
         self.last_error: Exception | None = None
         self._first = True  # no join has been acknowledged since the protocols were set
-        self._announced = False  # the user believes that the channel is up
         self._ever_joined = False
         self._leaving_because: Exception | None = None
 
@@ -195,11 +193,7 @@ class LinkMachine:
         self.joined_at = now
         self.permanent_refusals = 0
         self._first = False
-        commands: list[Command] = []
-        if not self._announced:
-            self._announced = True
-            if self._ever_joined:
-                commands.append(AnnounceReconnect())
+        commands: list[Command] = [AnnounceReconnect()] if self._ever_joined else []
         self._ever_joined = True
         commands.append(FinishConnect(None))
         return commands
@@ -300,9 +294,6 @@ class LinkMachine:
             self.failures = 0
         self.joined_at = None
         self._wait(self._delay(), now)
-        if not self._announced:
-            return []
-        self._announced = False
         return [AnnounceDisconnect(error)]
 
     def _attempt_failed(self, error: Exception, now: float) -> list[Command]:

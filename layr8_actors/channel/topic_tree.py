@@ -19,7 +19,7 @@ from .rejoiner import Rejoiner
 from .topic_record import TopicRecord
 from .topic_router import TopicRouter
 from .topics import Topics
-from .tree import CALLBACK_GRACE, Tree, _LastingRef
+from .tree import CALLBACK_GRACE, LastingRef, Tree
 
 __all__ = ("TopicTree",)
 
@@ -40,8 +40,8 @@ class TopicTree(Tree):
         self.record: TopicRecord = TopicRecord(options, channel.record)
         record = self.record
         capacity = 4 * record.backlog.read_ahead
-        inbox = _LastingRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
-        router = _LastingRef("router", mailbox_capacity=capacity, keep_mailbox=True)
+        inbox = LastingRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
+        router = LastingRef("router", mailbox_capacity=capacity, keep_mailbox=True)
         rejoiner = ActorRef("rejoiner", keep_mailbox=True)
         self._reconnector = rejoiner
         self.router = router

@@ -127,9 +127,7 @@ class Topics:
         while self._arrived:
             tree, batches = self._arrived.popitem()
             for batch in batches:
-                if not tree.router.cast_nowait(batch):
-                    # Stopped by hand: nobody will ever deal with them.
-                    tree.record.backlog.remove(len(batch.frames), sum(batch.sizes))
+                tree.router.cast_nowait(batch)  # its mailbox outlives a stop by hand too
 
     def link_opened(self) -> None:
         """The channel has sent its own join on a socket: now the others may."""

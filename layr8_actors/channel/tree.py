@@ -31,7 +31,7 @@ from .router import Router
 if TYPE_CHECKING:
     from .channel import Channel
 
-__all__ = ("Tree",)
+__all__ = ("LastingRef", "Tree")
 
 CALLBACK_GRACE = 5.0
 """Seconds that a callback has for its cleanup once it is cancelled: OTP's default shutdown."""
@@ -50,8 +50,8 @@ class Tree:
         self.record = record = Record(options)
         # What waits in a kept mailbox is bounded by the reader, which stops long before so much is unhandled.
         capacity = 4 * record.backlog.read_ahead
-        inbox = _LastingRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
-        router = _LastingRef("router", mailbox_capacity=capacity, keep_mailbox=True)
+        inbox = LastingRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
+        router = LastingRef("router", mailbox_capacity=capacity, keep_mailbox=True)
         connection = ActorRef("connection")
         heartbeat = ActorRef("heartbeat", keep_mailbox=True)
         reconnector = ActorRef("reconnector", keep_mailbox=True)
@@ -140,7 +140,7 @@ class Tree:
             self._reconnector.cast_nowait(ServeRequests())
 
 
-class _LastingRef(ActorRef):
+class LastingRef(ActorRef):
     """A ref whose mailbox outlives a stop by hand too: what was read waits there, counted, until somebody starts it.
 
     Nobody ever waits for room in it, so there is nobody to release where no incarnation follows by itself.
