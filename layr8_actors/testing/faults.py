@@ -142,12 +142,11 @@ class FaultProxy(NetworkFaults):
         await trio.lowlevel.checkpoint()
         if not self.memory:
             self._listener = trio.socket.socket()
-            try:
+            with contextlib.ExitStack() as unbound:
+                unbound.callback(self._listener.close)
                 await self._listener.bind((_HOST, 0))
                 self._listener.listen(_BACKLOG)
-            except BaseException:
-                self._listener.close()
-                raise
+                unbound.pop_all()
             self._port = int(self._listener.getsockname()[1])
         # From here to the return nothing awaits, so that no cancellation can leave the nursery half open.
         self._nursery_manager = trio.open_nursery()

@@ -7,6 +7,7 @@ come later, and die with the channel as messages to a dead process do.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ class JoinReply:
     response: Any
 
 
-class NodeChannel:
+class NodeChannel(abc.ABC):
     """A topic on one socket, from its join to its end.
 
     Args:
@@ -62,22 +63,22 @@ class NodeChannel:
 
     # --- callbacks, for subclasses ------------------------------------------------------------------------------------
 
+    @abc.abstractmethod
     async def join(self, payload: Any) -> JoinReply:
         """Answer ``phx_join``; the whole socket waits for it, as in Phoenix.
 
         Raises:
             JoinCrashed: to show what a callback that raises does.
         """
-        raise NotImplementedError
 
     def handle_in(self, event: str, payload: Any, ref: Ref) -> None:
         """Handle a push; the default knows no event, which crashes the channel, as an unmatched clause does."""
         self.crash()
 
-    def after_join(self) -> None:
+    def after_join(self) -> None:  # noqa: B027 - a callback that a subclass may leave out, as in Phoenix
         """Called right after the reply to an accepted join went out, the place for a first push."""
 
-    def terminate(self) -> None:
+    def terminate(self) -> None:  # noqa: B027 - likewise
         """Called once when a channel whose join was accepted ends, whatever ended it."""
 
     def receive(self, frame: Frame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import ssl
 from typing import Generic, TypeVar
 
@@ -18,7 +19,7 @@ __all__ = ("StreamConnector",)
 T = TypeVar("T", bound=Transport)
 
 
-class StreamConnector(Generic[T]):
+class StreamConnector(abc.ABC, Generic[T]):
     """Dials, and lets an adapter upgrade the stream; see :class:`layr8_actors.transport.Connector`.
 
     Args:
@@ -58,9 +59,9 @@ class StreamConnector(Generic[T]):
                 await trio.aclose_forcefully(stream)
         return outcome
 
+    @abc.abstractmethod
     async def _upgrade(self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint) -> T | Refused:
         """Shake hands on a connected stream, and start what the transport needs in the nursery; for adapters."""
-        raise NotImplementedError
 
     def _default_context(self) -> ssl.SSLContext:
         # Kept, because it costs some ten milliseconds to load the system's certificates.
