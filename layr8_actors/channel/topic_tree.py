@@ -11,10 +11,10 @@ from typing import Any
 
 import trio
 
-from ..otp import ActorRef, ChildSpec, ChildType, Ignore, Restart, Strategy, Supervisor
+from ..otp import ActorRef, ChildSpec, ChildType, Ignore, Restart
 from .inbox import Inbox
 from .messages import Resynchronize
-from .options import RESTART_BACKOFF, ChannelOptions
+from .options import ChannelOptions
 from .rejoiner import Rejoiner
 from .topic_record import TopicRecord
 from .topic_router import TopicRouter
@@ -45,22 +45,12 @@ class TopicTree(Tree):
         rejoiner = ActorRef("rejoiner", keep_mailbox=True)
         self._reconnector = rejoiner
         self.router = router
-        self.connector = channel.connector
         specs = [
             Inbox.child_spec(inbox, record, shutdown=CALLBACK_GRACE),
             TopicRouter.child_spec(router, record, inbox, rejoiner, shutdown=options.close_timeout),
             Rejoiner.child_spec(rejoiner, record, router, inbox, self.request_stop),
         ]
-        self.supervisor = Supervisor(
-            specs,
-            strategy=Strategy.ONE_FOR_ONE,
-            max_restarts=options.max_restarts,
-            max_seconds=options.max_seconds,
-            backoff=RESTART_BACKOFF,
-            name=f"topic {options.agent_did}",
-            on_event=self._on_event,
-        )
-        record.supervisor = self.supervisor
+        self._supervise(specs, f"topic {options.agent_did}")
         record.own_backlog.on_empty = self.look
 
     def look(self) -> None:

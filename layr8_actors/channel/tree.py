@@ -44,7 +44,7 @@ class Tree:
         options: as the user gave them.
     """
 
-    __slots__ = ("_reconnector", "connector", "record", "router", "supervisor")
+    __slots__ = ("_reconnector", "record", "router", "supervisor")
 
     def __init__(self, options: ChannelOptions) -> None:
         self.record = record = Record(options)
@@ -57,8 +57,7 @@ class Tree:
         reconnector = ActorRef("reconnector", keep_mailbox=True)
         self._reconnector = reconnector
         named = options.transport
-        connector = connector_named(named) if isinstance(named, str) else named
-        self.connector: Connector = connector
+        connector: Connector = connector_named(named) if isinstance(named, str) else named
         specs: list[ChildSpec] = [
             Inbox.child_spec(inbox, record, shutdown=CALLBACK_GRACE),
             Router.child_spec(router, record, inbox, reconnector),
@@ -69,16 +68,19 @@ class Tree:
             Reconnector.child_spec(reconnector, record, connection, router, inbox, self.request_stop),
         ]
         self.router = router
-        self.supervisor = Supervisor(
+        self._supervise(specs, f"channel {options.agent_did or 'plugins:'}")
+
+    def _supervise(self, specs: list[ChildSpec], name: str) -> None:
+        options = self.record.options
+        self.record.supervisor = self.supervisor = Supervisor(
             specs,
             strategy=Strategy.ONE_FOR_ONE,
             max_restarts=options.max_restarts,
             max_seconds=options.max_seconds,
             backoff=RESTART_BACKOFF,
-            name=f"channel {options.agent_did or 'plugins:'}",
+            name=name,
             on_event=self._on_event,
         )
-        record.supervisor = self.supervisor
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, LimitReached):

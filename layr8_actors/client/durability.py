@@ -26,6 +26,7 @@ from ..errors import (
     StoreFailed,
 )
 from ..otp import ChildSpec
+from ..otp.exit_reason import sole_exception
 from .dispatch import LAST_WORDS, call
 from .durable.queue import Claimed, DurableQueue
 from .durable.worker import GIVE_BACK_TIMEOUT, RejectMessage, SnoozeMessage, run_worker
@@ -131,10 +132,7 @@ class Durability:
             if scope.cancelled_caught:
                 raise HandlerTimeout(message.type, handler.timeout)
         except Exception as raised:
-            error = raised
-            # As the worker does: a nursery in the handler wraps what was raised in it.
-            while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]
+            error = sole_exception(raised)  # as the worker does
             last = claimed.attempt >= self._inbox.options.max_attempts
             if isinstance(error, RejectMessage) or (last and not isinstance(error, SnoozeMessage)):
                 await self._report(claimed, message, error)

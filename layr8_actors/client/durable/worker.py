@@ -12,6 +12,7 @@ import trio
 
 from ...errors import Layr8Error, StoreFailed
 from ...otp import Backoff
+from ...otp.exit_reason import sole_exception
 from ...otp.validation import checked_count, checked_seconds
 from ...telemetry import Event, Hook, emit, log_event
 from .events import HandlerFailed, LeaseLost, MessageRedelivered, StoreUnavailable
@@ -215,10 +216,7 @@ class _Worker:
         try:
             await self._handler(claimed)
         except Exception as raised:
-            error = raised
-            # A nursery in the handler wraps what was raised in it.
-            while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]
+            error = sole_exception(raised)
         else:
             return queue.acknowledge
         match error:
