@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -151,6 +152,28 @@ async def test_proxy_that_never_answers_ends_the_dial_on_time(connector: Any, en
         with pytest.raises(ConnectFailed, match="timed out after 7 s"):
             await connector(HttpProxy(f"http://127.0.0.1:{tunnels.port}")).open(nursery, endpoint(open_timeout=7))
         assert not nursery.child_tasks
+
+
+async def test_tunnel_cancelled_at_any_step_leaves_no_socket() -> None:
+    async with proxy(b"HTTP/1.1 200 OK\r\n\r\n", nobody) as tunnels:
+        opened: list[trio.abc.Stream] = []
+
+        async def open_tunnel() -> None:
+            opened.append(await HttpProxy(f"http://127.0.0.1:{tunnels.port}")("node.example", 443))
+
+        begun = 0
+        for turns in range(200):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(open_tunnel)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                begun += not opened
+                nursery.cancel_scope.cancel()
+            gc.collect()  # a socket that was left open would warn now, which fails the test
+            if opened:
+                await trio.aclose_forcefully(opened.pop())
+                break
+        assert begun > 3
 
 
 @pytest.mark.parametrize(
