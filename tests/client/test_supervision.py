@@ -8,7 +8,7 @@ import logging
 import pytest
 import trio
 
-from layr8_actors import Client, ClientConfig, Disconnected, Message, RestartLimitExceeded
+from layr8_actors import ChannelClosed, Client, ClientConfig, Disconnected, Message, RestartLimitExceeded
 from layr8_actors.client.events import HandlerFailed, HandlerInterrupted
 from layr8_actors.errors import ActorNotRunning, SupervisorNotRunning
 from layr8_actors.otp import ChildType, format_tree
@@ -135,6 +135,34 @@ async def test_cancelling_the_program_tells_the_node_of_what_was_at_work_and_lea
         assert tasks() == before
         assert statuses(node) == {"m1": ["error"]}
         assert [event.message_id for event in of(events, HandlerInterrupted)] == ["m1"]
+
+
+async def test_a_start_link_that_is_cancelled_at_any_step_leaves_nothing_and_may_be_called_again() -> None:
+    async with strict_node() as node, trio.open_nursery() as nursery:
+        client = agent(node)
+        before = tasks()
+        started: list[Client] = []
+
+        async def start() -> None:
+            started.append(await client.start_link(nursery))
+
+        turns = 0
+        while not started:
+            async with trio.open_nursery() as calling:
+                calling.start_soon(start)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                calling.cancel_scope.cancel()
+            if not started:
+                await settle()
+                assert tasks() == before
+            turns += 1
+        assert turns > 2
+        await client.connect()
+        await client.close()
+        await client.close()
+        with pytest.raises(ChannelClosed):
+            await client.send(request_to(BOB))
 
 
 async def test_cancelling_connect_leaves_nothing() -> None:
