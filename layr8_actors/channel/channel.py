@@ -138,6 +138,7 @@ class Channel:
         *,
         callbacks: Callbacks | None = None,
         did_spec: Mapping[str, Any] | None = None,
+        persist: bool = False,
     ) -> JoinedTopic:
         """Join a further DID on the same socket, and return once the join is acknowledged.
 
@@ -149,6 +150,8 @@ class Channel:
             protocols: as in :meth:`connect`.
             callbacks: of this DID alone; ``None`` for none. All other options are the channel's.
             did_spec: as in :class:`ChannelOptions`, for this DID.
+            persist: return at once, and retry a first join that fails at the backoff, as the protocols of
+                :meth:`child_spec` do; ``handle.state`` tells how it stands.
 
         Returns:
             The handle to send, to look and to leave with.
@@ -167,7 +170,8 @@ class Channel:
         Checkpoints. While the link is just being renewed it waits for that. A join that fails leaves nothing behind and
         may be called again; so does one that is cancelled.
         """
-        return await join_topic(self._tree, Channel, agent_did, protocols, callbacks or Callbacks(), did_spec)
+        wanted = callbacks or Callbacks()
+        return await join_topic(self._tree, Channel, agent_did, protocols, wanted, did_spec, persist)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from ..errors import ChildAlreadyStarted, Layr8Error, NotConnected, SupervisionE
 from ..otp import Supervisor
 from .message_stream import MessageStream
 from .options import Callbacks, checked_protocols
+from .record import ConnectRequest
 from .reply import Reply
 from .statistics import ChannelState, ChannelStatistics
 from .topic_tree import TopicTree
@@ -160,6 +161,7 @@ async def join_topic(
     protocols: Sequence[str],
     callbacks: Callbacks,
     did_spec: Mapping[str, Any] | None,
+    persist: bool,
 ) -> JoinedTopic:
     """Do what :meth:`Channel.join` says.
 
@@ -170,6 +172,7 @@ async def join_topic(
         protocols: likewise.
         callbacks: likewise.
         did_spec: likewise.
+        persist: likewise.
     """
     names = checked_protocols(protocols)
     record = channel.record
@@ -193,7 +196,10 @@ async def join_topic(
     joined = False
     try:
         await _start(channel, topics, tree)
-        await sends.connect(names)
+        if persist:
+            tree.request_connect(ConnectRequest(names, persist=True))
+        else:
+            await sends.connect(names)
         joined = True
     except Layr8Error:
         tree.request_stop()

@@ -22,6 +22,7 @@ In short (docs/client.md says more)::
     client = Client(config, durable=store)       # a SqliteStore or RedisStore that is open: persist, then acknowledge
     await client.send_durably(Message(...))      # stored, then sent, also by the next run of the program
     joined = await client.join_did(did, DidHandlers())   # a further DID on the socket: joined.send, .request, .leave
+    await client.waiting_dids()                  # of which DIDs messages are stored that nobody has joined
     client.did, client.protocols, client.capabilities, client.state, client.delegation, client.statistics()
 """
 
@@ -30,13 +31,14 @@ from .attachment import Attachment as Attachment
 from .client import Client as Client
 from .config import ChannelTuning as ChannelTuning, ClientConfig as ClientConfig
 from .delegation import Delegation as Delegation, DelegationStatus as DelegationStatus
+from .did_handlers import DidHandlers as DidHandlers
 from .handlers import (
     PASS as PASS,
     HandlerFunction as HandlerFunction,
     HandlerResult as HandlerResult,
     Pass as Pass,
 )
-from .joined_did import DidHandlers as DidHandlers, JoinedDid as JoinedDid
+from .joined_did import JoinedDid as JoinedDid
 from .message import (
     Message as Message,
     MessageContext as MessageContext,

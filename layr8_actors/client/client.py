@@ -16,12 +16,13 @@ from ..otp import ChildSpec, ChildType, Restart, Supervisor
 from .block import running_client
 from .config import ClientConfig
 from .delegation import Delegation
+from .did_handlers import DidHandlers
 from .handlers import Handlers, protocols_of
-from .joined_did import DidHandlers, JoinedDid, join_did
+from .joined_did import JoinedDid
 from .message import Message
 from .record import Record
 from .registration import Registration
-from .sending import REQUEST_TIMEOUT, request_on, send_on
+from .sending import REQUEST_TIMEOUT, request_on, send_durably_on, send_on
 from .statistics import ClientStatistics
 from .tree import Tree
 
@@ -55,12 +56,13 @@ class Client(Registration):
             raise InvalidOption("config", config, "ClientConfig(...)")
         super().__init__(Handlers(config.handler_timeout))
         self.config = config
-        self._durability: Callable[[Record], Durability] | None = None
+        self._durability: Callable[..., Durability] | None = None
         if durable is not None:
             from .durability import durability_of  # noqa: PLC0415 - SQLite and all that are for who asks for it
 
             self._durability = durability_of(durable)
         self._tree: Tree | None = None
+        self._under_supervisor = False
         self._block: AbstractAsyncContextManager[None] | None = None
 
     def __repr__(self) -> str:
@@ -117,7 +119,8 @@ class Client(Registration):
         """Describe the client as a child of a supervisor; each (re)start is a new run with the same handlers.
 
         The child counts as started before the join, so that a node that is away does not hold up the whole tree;
-        attempts are retried at the backoff, and ``await client.connect()`` waits for the join.
+        attempts are retried at the backoff, and ``await client.connect()`` waits for the join. Further DIDs that were
+        joined, and not left, are joined again by each restart, with the same handlers and the same handles.
 
         Args:
             id: the child's id.
@@ -129,16 +132,22 @@ class Client(Registration):
         Raises:
             InvalidOption: an argument is not allowed.
         """
-        return ChildSpec(id=id, start=self._run, restart=restart, type=ChildType.SUPERVISOR)
+        return ChildSpec(id=id, start=self._run_again, restart=restart, type=ChildType.SUPERVISOR)
 
     def _run(self, *, task_status: trio.TaskStatus[Client] = trio.TASK_STATUS_IGNORED) -> Coroutine[Any, Any, None]:
         return self._new_tree().run(self, True, task_status)
 
-    def _new_tree(self) -> Tree:
+    def _run_again(self, *, task_status: trio.TaskStatus[Client]) -> Coroutine[Any, Any, None]:
+        return self._new_tree(under_supervisor=True).run(self, True, task_status)
+
+    def _new_tree(self, *, under_supervisor: bool = False) -> Tree:
         if self._tree is not None and not self._tree.over.is_set():
             raise AlreadyConnected("the client runs already; make another one from the same config")
         self._begun = True
-        self._tree = Tree(self.config, self._handlers, self._functions, self.protocols, self._durability)
+        # Who begins a run himself joins what he wants; a supervisor that restarts one asks nobody.
+        former = self._tree if under_supervisor and self._under_supervisor else None
+        self._under_supervisor = under_supervisor
+        self._tree = Tree(self.config, self._handlers, self._functions, self.protocols, self._durability, former)
         return self._tree
 
     async def connect(self) -> None:
@@ -222,14 +231,7 @@ class Client(Registration):
 
         Always checkpoints. Cancelled, it was stored or not; the same message may be stored again, which is one message.
         """
-        record = self._running()
-        if record.durability is None:
-            raise InvalidOption("durable", None, "a store, Client(config, durable=store), for what is sent durably")
-        if not isinstance(message, Message):
-            raise InvalidOption("message", message, "a Message")
-        outgoing = message if message.from_ else message.replace(from_=self.did)
-        await record.durability.send(outgoing)
-        return outgoing
+        return await send_durably_on(self._running(), message)
 
     async def request(
         self, message: Message, *, timeout: float = REQUEST_TIMEOUT, survive_reconnect: bool = False
@@ -271,8 +273,12 @@ class Client(Registration):
     ) -> JoinedDid:
         """Join a further DID on the same socket, and return once the node has acknowledged the join.
 
-        It is joined again whenever the link is renewed, until it is left or this run of the client ends. A refused
-        rejoin stops no other one, and is tried again. Its messages are not stored, also where the client is durable.
+        It is joined again whenever the link is renewed, and whenever a supervisor restarts the client, until it is
+        left; a run that you begin yourself, by a block or :meth:`start_link`, begins without it. A refused rejoin stops
+        no other one, and is tried again. Where the client is durable, so is this DID, in queues of its own.
+
+        A DID that a restart has brought back may be joined once more: the handle of before has ended then. So a service
+        that joins it when it starts may be restarted together with the client, or not.
 
         Args:
             did: the DID to bind.
@@ -286,20 +292,35 @@ class Client(Registration):
         Raises:
             InvalidOption: an argument is not allowed.
             NotConnected: the client has not joined yet.
-            AlreadyConnected: the DID is joined already, or is the client's own.
+            AlreadyConnected: the DID was joined in this run already, or is the client's own.
             JoinRejected: the node refused; ``.permanent`` tells whether trying again can help.
             Layr8Error: as :meth:`Channel.join`.
 
         Checkpoints; one that fails or is cancelled leaves nothing behind.
         """
-        self._running()
-        assert self._tree is not None
-        return await join_did(self._tree, self.channel, did, handlers, protocols, parent_did)
+        tree = self._run_of_now()
+        return await tree.further.join(tree.channel(), did, handlers, protocols, parent_did)
 
-    def _running(self) -> Record:
+    async def waiting_dids(self) -> dict[str, int]:
+        """Return of which further DIDs messages are stored that are not joined now, and how many each has.
+
+        After a restart of the program they wait until :meth:`join_did` is called; so this tells whom to join.
+
+        Raises:
+            NotConnected: the client has not run.
+            StoreFailed: the store cannot tell now.
+
+        Checkpoints.
+        """
+        return await self._run_of_now().further.waiting()
+
+    def _run_of_now(self) -> Tree:
         if self._tree is None:
             raise NotConnected("the client does not run; use `async with client`, start_link or child_spec")
-        return self._tree.record
+        return self._tree
+
+    def _running(self) -> Record:
+        return self._run_of_now().record
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -338,9 +359,7 @@ class Client(Registration):
         Raises:
             NotConnected: the client does not run.
         """
-        channel = self._running().connected()
-        assert isinstance(channel, Channel)
-        return channel
+        return self._run_of_now().channel()
 
     @property
     def supervisor(self) -> Supervisor:
@@ -349,9 +368,7 @@ class Client(Registration):
         Raises:
             NotConnected: the client does not run.
         """
-        self._running()
-        assert self._tree is not None
-        return self._tree.supervisor
+        return self._run_of_now().supervisor
 
     def statistics(self) -> ClientStatistics:
         """Counts of the run of now, or the last one, and gauges of this moment; never blocks.

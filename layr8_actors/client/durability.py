@@ -7,8 +7,9 @@ safe, and never before. A worker calls the handler, another one sends; both are 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import msgspec
 import trio
@@ -28,9 +29,9 @@ from ..errors import (
 from ..otp import ChildSpec
 from ..otp.exit_reason import sole_exception
 from .dispatch import LAST_WORDS, call
-from .durable.queue import Claimed, DurableQueue
+from .durable.queue import Claimed, DurableQueue, QueueOptions
 from .durable.worker import GIVE_BACK_TIMEOUT, RejectMessage, SnoozeMessage, run_worker
-from .handlers import Handler
+from .handlers import Handler, Pass
 from .message import Message, parse_message
 from .problem_report import describe_failure, is_problem_report, problem_report
 
@@ -41,26 +42,47 @@ __all__ = ("Durability", "DurableStore", "durability_of")
 
 LINK_IS_DOWN: Final = (NotConnected, Disconnected, ReplyTimeout, ChannelClosed)
 
+INBOX_OF: Final = "inbox of "
+OUTBOX_OF: Final = "outbox of "
+
+PASSED_TOO_LATE: Final = (
+    "the handler passed, but the message was stored and accepted before it ran, so no other plugin can have it any more"
+)
+
 SNOOZE: Final = 1.0
 """Seconds before the next attempt where it was the link, or the store; as long as the first pause between dials."""
 
 
+@runtime_checkable
 class DurableStore(Protocol):
-    """What a client needs of a store: :class:`SqliteStore`, :class:`RedisStore`, or two queues of yours."""
+    """What a client needs of a store: :class:`SqliteStore`, :class:`RedisStore`, :class:`MemoryStore`, or yours."""
 
     @property
     def inbox(self) -> DurableQueue:
-        """Of what came and is to be handled."""
+        """Of what came for the client's own DID and is to be handled."""
         ...
 
     @property
     def outbox(self) -> DurableQueue:
-        """Of what is to be sent."""
+        """Of what is to be sent from it."""
+        ...
+
+    def queue(self, name: str, options: QueueOptions | None = None) -> DurableQueue:
+        """Return the queue of that name: a further DID has two of its own.
+
+        Args:
+            name: which one.
+            options: how it treats its messages.
+        """
+        ...
+
+    async def live(self) -> dict[str, int]:
+        """Return how many messages are still to be acknowledged, by the queue's name; only of queues that have any."""
         ...
 
 
-def durability_of(store: object) -> Callable[[Record], Durability]:
-    """Check a store, and return what makes the durable half of a run from the run's record.
+def durability_of(store: object) -> Callable[..., Durability]:
+    """Check a store, and return what makes the durable half of a DID's run from its record.
 
     Args:
         store: the user's.
@@ -68,36 +90,65 @@ def durability_of(store: object) -> Callable[[Record], Durability]:
     Raises:
         InvalidOption: it is none.
     """
-    inbox, outbox = getattr(store, "inbox", None), getattr(store, "outbox", None)
-    if not isinstance(inbox, DurableQueue) or not isinstance(outbox, DurableQueue):
-        raise InvalidOption(
-            "durable", store, "a SqliteStore, a RedisStore, or what has an inbox and an outbox as they do"
-        )
-    return functools.partial(Durability, inbox, outbox)
+    if not (
+        isinstance(store, DurableStore)
+        and isinstance(store.inbox, DurableQueue)
+        and isinstance(store.outbox, DurableQueue)
+    ):
+        raise InvalidOption("durable", store, "a SqliteStore, a RedisStore, or what has the queues that they have")
+    return functools.partial(Durability, store)
 
 
 class Durability:
-    """The durable half of one run of a client.
+    """The durable half of one DID in one run of a client.
+
+    Each further DID has two queues of its own, which bear its name. So nobody else's handlers ever see what is in them,
+    and while it is not joined nobody looks into them.
 
     Args:
-        inbox: open for as long as the run.
-        outbox: likewise.
-        record: of the run.
+        store: open for as long as the run.
+        record: of the DID in this run.
+        did: of a further DID; ``""`` for the client's own.
     """
 
-    def __init__(self, inbox: DurableQueue, outbox: DurableQueue, record: Record) -> None:
-        self._inbox = inbox
-        self._outbox = outbox
+    def __init__(self, store: DurableStore, record: Record, did: str = "") -> None:
+        self._queues = store
         self._record = record
+        self._did = did
+        if did:
+            self._inbox = store.queue(f"{INBOX_OF}{did}", store.inbox.options)
+            self._outbox = store.queue(f"{OUTBOX_OF}{did}", store.outbox.options)
+        else:
+            self._inbox, self._outbox = store.inbox, store.outbox
 
     def children(self) -> list[ChildSpec]:
         """The workers, which stop before the dispatcher and the channel do."""
         config = self._record.config
         work = functools.partial(run_worker, on_event=config.on_event)
-        handle = functools.partial(work, self._inbox, self._handle, concurrency=config.max_handlers)
+        # Of a further DID nothing is handled before it is joined: a join that fails has called none of its handlers.
+        ready = self._entered if self._did else None
+        handle = functools.partial(work, self._inbox, self._handle, concurrency=config.max_handlers, ready=ready)
         send = functools.partial(work, self._outbox, self._send, ready=self._joined)
         shutdown = config.shutdown_grace + GIVE_BACK_TIMEOUT + LAST_WORDS
-        return [ChildSpec("inbox", handle, shutdown=shutdown), ChildSpec("outbox", send, shutdown=shutdown)]
+        inbox, outbox = (f"{INBOX_OF}{self._did}", f"{OUTBOX_OF}{self._did}") if self._did else ("inbox", "outbox")
+        return [ChildSpec(inbox, handle, shutdown=shutdown), ChildSpec(outbox, send, shutdown=shutdown)]
+
+    async def waiting(self, joined: Collection[str]) -> dict[str, int]:
+        """Return how many stored messages wait for a further DID to be joined, by DID; inbox and outbox together.
+
+        Args:
+            joined: DIDs whose messages are being seen to.
+
+        Raises:
+            StoreFailed: the store cannot tell now.
+        """
+        waiting: Counter[str] = Counter()
+        for name, messages in (await self._queues.live()).items():
+            for prefix in (INBOX_OF, OUTBOX_OF):
+                did = name.removeprefix(prefix)
+                if did != name and did not in joined:
+                    waiting[did] += messages
+        return dict(waiting)
 
     def storing(self, message: Message, payload: Any) -> Handler:
         """Return what the dispatcher shall do with a message instead of calling its handler.
@@ -127,7 +178,10 @@ class Durability:
         try:
             with trio.CancelScope(deadline=trio.current_time() + handler.timeout) as scope:
                 answer = await call(handler, message, record.did)
-                if isinstance(answer, dict):
+                if isinstance(answer, Pass):
+                    # Were it simply done with, nobody would ever hear of it: the node would have told the sender.
+                    raise RejectMessage(PASSED_TOO_LATE)
+                if answer is not None:
                     await self._put(f"answer {claimed.id}", answer)
             if scope.cancelled_caught:
                 raise HandlerTimeout(message.type, handler.timeout)
@@ -164,6 +218,9 @@ class Durability:
 
     async def _joined(self) -> None:
         await self._record.joined.wait()
+
+    async def _entered(self) -> None:
+        await self._record.entered.wait()
 
     async def _send(self, claimed: Claimed) -> None:
         plaintext = msgspec.json.decode(claimed.body)

@@ -12,12 +12,14 @@ __all__ = (
     "ClientEvent",
     "DelegationChanged",
     "DelegationIgnored",
+    "DidNotRejoined",
     "DispatchReplyDiscarded",
     "FunctionFailed",
     "HandlerFailed",
     "HandlerInterrupted",
     "MessageMalformed",
     "MessageUnhandled",
+    "MessagesWaitForDid",
     "ProblemReported",
     "ReplyFailed",
 )
@@ -134,6 +136,28 @@ class DelegationIgnored(ClientEvent):
 
     level: ClassVar[int] = logging.WARNING
     why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DidNotRejoined(ClientEvent):
+    """After a restart of the client a further DID was not joined again, for ``error``; its handle raises ChannelClosed.
+
+    A node that refuses a rejoin is another thing: that is tried again, and ends with the channel's GaveUp.
+    """
+
+    level: ClassVar[int] = logging.ERROR
+    error: Exception
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MessagesWaitForDid(ClientEvent):
+    """So many stored messages are of a further DID that is not joined: they wait until somebody joins it.
+
+    It is looked for a minute after the start of a durable client, then ever less often, and every hour in the end.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    messages: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,17 @@ class Handlers:
         """Return the handler for a message of that type: its own, else the catch-all, else ``None``."""
         return self._by_type.get(type) or self._by_type.get(CATCH_ALL)
 
+    def through(self, wrap: Callable[[HandlerFunction], HandlerFunction]) -> Handlers:
+        """Return the same handlers, each function wrapped.
+
+        Args:
+            wrap: what stands for a function from here on.
+        """
+        wrapped = Handlers(self._default_timeout)
+        for type, handler in self._by_type.items():
+            wrapped._by_type[type] = dataclasses.replace(handler, function=wrap(handler.function))
+        return wrapped
+
     @property
     def types(self) -> tuple[str, ...]:
         """The types that have a handler, ``"*"`` for the catch-all."""

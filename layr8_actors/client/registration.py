@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import AlreadyConnected, InvalidOption
 from .handlers import CATCH_ALL, HandlerFunction, Handlers
@@ -17,13 +18,22 @@ F = TypeVar("F", bound=HandlerFunction)
 C = TypeVar("C", bound=Callable[..., object])
 
 
+@dataclasses.dataclass(slots=True)
 class Functions:
     """The user's functions that are no handlers; ``None`` for none."""
 
-    def __init__(self) -> None:
-        self.on_delegation: Callable[[Delegation | None], object] | None = None
-        self.on_disconnect: Callable[[Exception], object] | None = None
-        self.on_reconnect: Callable[[], object] | None = None
+    on_delegation: Callable[[Delegation | None], object] | None = None
+    on_disconnect: Callable[[Exception], object] | None = None
+    on_reconnect: Callable[[], object] | None = None
+
+    def through(self, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Functions:
+        """Return the same functions, each wrapped.
+
+        Args:
+            wrap: what stands for a function from here on.
+        """
+        ours = (self.on_delegation, self.on_disconnect, self.on_reconnect)
+        return Functions(*(None if function is None else wrap(function) for function in ours))
 
 
 class Registration:

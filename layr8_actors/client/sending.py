@@ -12,9 +12,9 @@ from .message import Message
 from .record import handling
 
 if TYPE_CHECKING:
-    from .record import Record, Topic
+    from .record import Record
 
-__all__ = ("REQUEST_TIMEOUT", "request_on", "send_on")
+__all__ = ("REQUEST_TIMEOUT", "request_on", "send_durably_on", "send_on")
 
 REQUEST_TIMEOUT: Final = 30.0
 """Seconds that request waits by default: the Python SDK."""
@@ -28,10 +28,24 @@ async def send_on(record: Record, message: Message) -> Message:
         message: to send.
     """
     topic = record.connected()
-    outgoing = _outgoing(message, topic)
+    outgoing = _outgoing(message, topic.assigned_did)
     reply = await topic.send_msg("message", outgoing.to_plaintext())
     if not reply.ok:
         raise ServerReject(reply.reason, message_id=outgoing.id)
+    return outgoing
+
+
+async def send_durably_on(record: Record, message: Message) -> Message:
+    """Do what :meth:`Client.send_durably` says.
+
+    Args:
+        record: of the DID that sends.
+        message: to store.
+    """
+    if record.durability is None:
+        raise InvalidOption("durable", None, "a store, Client(config, durable=store), for what is sent durably")
+    outgoing = _outgoing(message, record.did)
+    await record.durability.send(outgoing)
     return outgoing
 
 
@@ -46,7 +60,7 @@ async def request_on(record: Record, message: Message, timeout: float, survive_r
     """
     seconds = checked_seconds("timeout", timeout, allow_infinity=True)
     topic = record.connected()
-    outgoing = _outgoing(message, topic)
+    outgoing = _outgoing(message, topic.assigned_did)
     if not outgoing.thid:
         outgoing = outgoing.replace(thid=outgoing.id)
     inbound = handling.get()
@@ -58,7 +72,7 @@ async def request_on(record: Record, message: Message, timeout: float, survive_r
     return await record.requests.ask(topic, outgoing, seconds, survive_reconnect, before)
 
 
-def _outgoing(message: Message, topic: Topic) -> Message:
+def _outgoing(message: Message, did: str) -> Message:
     if not isinstance(message, Message):
         raise InvalidOption("message", message, "a Message")
-    return message if message.from_ else message.replace(from_=topic.assigned_did)
+    return message if message.from_ else message.replace(from_=did)

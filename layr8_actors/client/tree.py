@@ -22,7 +22,7 @@ from ..otp import ActorRef, AutoShutdown, ChildSpec, ChildType, Restart, Supervi
 from ..otp.incarnation import Incarnation, incarnation_of
 from ..telemetry import Event
 from .dispatch import LAST_WORDS, Dispatcher
-from .joined_did import JoinedDid, topic_of
+from .further import FurtherDids, topic_of
 from .reception import Reception
 from .record import Record
 
@@ -44,7 +44,8 @@ class Tree:
         handlers: its handlers.
         functions: the user's other functions.
         protocols: to bind.
-        durability: of a durable client, for the record of its run.
+        durability: of a durable client, for the records of its DIDs.
+        former: the run before, whose further DIDs this one brings back; ``None`` for a run that begins without any.
     """
 
     def __init__(
@@ -53,16 +54,18 @@ class Tree:
         handlers: Handlers,
         functions: Functions,
         protocols: tuple[str, ...],
-        durability: Callable[[Record], Durability] | None,
+        durability: Callable[..., Durability] | None,
+        former: Tree | None,
     ) -> None:
         options = config.channel_options(Callbacks(), config.on_event)
         self.read_ahead_bytes = options.inbox_bytes_bound
         self.record = record = Record(config, handlers, self.read_ahead_bytes)
-        self.further: dict[str, JoinedDid] = {}
-        """Further DIDs, by the topic that each is joined on."""
-
+        self.durability = durability
         if durability is not None:
             record.durability = durability(record)
+        self.further = FurtherDids(self)
+        if former is not None:
+            self.further.bring_back(former.further)
         self._reception = reception = Reception(record, functions.on_delegation)
         callbacks = Callbacks(
             on_message=reception.on_message,
@@ -88,6 +91,7 @@ class Tree:
                 ),
                 Dispatcher.child_spec(ActorRef("dispatcher"), record, shutdown=config.shutdown_grace + LAST_WORDS),
                 *([] if record.durability is None else record.durability.children()),
+                *self.further.children(),
             ],
             auto_shutdown=AutoShutdown.ANY_SIGNIFICANT,
             max_restarts=options.max_restarts,
@@ -99,12 +103,9 @@ class Tree:
     def _on_event(self, event: Event) -> None:
         """Let the DID that an event is about note it, and all of them the loss of their socket; then the user."""
         if isinstance(event, ChannelEvent):
-            everybody = isinstance(event, LinkLost)
-            if everybody or event.topic == self._topic:
+            if isinstance(event, LinkLost) or event.topic == self._topic:
                 self._reception.note(event)
-            for topic, joined in self.further.items():
-                if everybody or event.topic == topic:
-                    joined.note(event)
+            self.further.note(event)
         self.record.emit(event)
 
     async def _run_channel(self, *, task_status: trio.TaskStatus[Channel]) -> None:
@@ -139,12 +140,21 @@ class Tree:
                 self.failure = error
         finally:
             self.record.requests.end("the client ended before the response came", self.failure)
-            for joined in self.further.values():
-                joined.end(self.failure)
+            self.further.end(self.failure)
             self.record.entered.set()
             self.over.set()
         if self.failure is not None:
             raise self.failure
+
+    def channel(self) -> Channel:
+        """Return the channel.
+
+        Raises:
+            NotConnected: it does not run yet.
+        """
+        channel = self.record.connected()
+        assert isinstance(channel, Channel)
+        return channel
 
     def request_stop(self) -> None:
         """Begin the ordered end; :attr:`over` tells when it is done."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,14 @@ from layr8_actors import (
     Pass,
     RestartLimitExceeded,
 )
-from layr8_actors.client.durable import MemoryQueue, QueueOptions, RejectMessage, SnoozeMessage, SqliteStore
+from layr8_actors.client.durable import (
+    MemoryQueue,
+    MemoryStore,
+    QueueOptions,
+    RejectMessage,
+    SnoozeMessage,
+    SqliteStore,
+)
 from layr8_actors.client.durable.events import HandlerFailed as AttemptFailed, MessageDead
 from layr8_actors.client.events import HandlerFailed
 from layr8_actors.errors import MessageNotStored, StoreClosed, StoreLocked
@@ -46,15 +52,13 @@ from tests.client.agents import (
 )
 
 
-class MemoryStore:
-    """Two queues in memory, on virtual time, which outlive the clients of a test."""
+class Store(MemoryStore):
+    """Queues in memory, on virtual time, which outlive the clients of a test."""
 
     def __init__(self, max_attempts: int = 20) -> None:
         options = QueueOptions(max_attempts=max_attempts)
         self.events: list[Event] = []
-        queue = functools.partial(MemoryQueue, options=options, clock=trio.current_time, on_event=self.events.append)
-        self.inbox = queue("inbox")
-        self.outbox = queue("outbox")
+        super().__init__(inbox=options, outbox=options, clock=trio.current_time, on_event=self.events.append)
         self.broken: Exception | None = None
         put = self.inbox.put
 
@@ -80,7 +84,7 @@ def bob_on(node: CloudNode) -> tuple[Client, list[Message]]:
 
 
 async def test_a_message_is_stored_then_the_node_is_told_and_then_it_is_handled_and_answered() -> None:
-    store = MemoryStore()
+    store = Store()
     async with strict_node() as node:
         alice = durable_agent(node, store)
         seen: list[tuple[str, list[str]]] = []
@@ -106,7 +110,7 @@ async def test_a_message_is_stored_then_the_node_is_told_and_then_it_is_handled_
 
 
 async def test_a_node_of_acks_is_told_when_the_message_is_stored_and_not_before() -> None:
-    store = MemoryStore()
+    store = Store()
     async with legacy_node() as node:
         alice = durable_agent(node, store)
         alice.handle(REQUEST)(lambda message: None)
@@ -122,7 +126,7 @@ async def test_a_node_of_acks_is_told_when_the_message_is_stored_and_not_before(
 
 
 async def test_what_cannot_be_stored_is_not_accepted_and_the_sender_is_told_without_our_paths() -> None:
-    store, events = MemoryStore(), list[Event]()
+    store, events = Store(), list[Event]()
     store.broken = StoreLocked("/home/alice/agent.db", "busy")
     async with strict_node() as node:
         alice = durable_agent(node, store, events)
@@ -143,7 +147,7 @@ async def test_what_cannot_be_stored_is_not_accepted_and_the_sender_is_told_with
 async def test_a_message_that_the_node_delivers_again_is_handled_once_and_another_senders_id_is_another_message() -> (
     None
 ):
-    store = MemoryStore()
+    store = Store()
     async with strict_node() as node:
         alice = durable_agent(node, store)
         seen: list[str] = []
@@ -157,7 +161,7 @@ async def test_a_message_that_the_node_delivers_again_is_handled_once_and_anothe
 
 
 async def test_messages_of_one_thread_are_handled_in_order_and_others_beside_them() -> None:
-    store = MemoryStore()
+    store = Store()
     async with strict_node() as node:
         alice = durable_agent(node, store)
         seen: list[str] = []
@@ -175,7 +179,7 @@ async def test_messages_of_one_thread_are_handled_in_order_and_others_beside_the
 
 
 async def test_a_handler_that_fails_is_tried_again_and_the_answer_goes_out_once() -> None:
-    store, events = MemoryStore(), list[Event]()
+    store, events = Store(), list[Event]()
     async with strict_node() as node:
         alice = durable_agent(node, store, events)
         attempts: list[float] = []
@@ -210,7 +214,7 @@ async def test_a_handler_that_fails_is_tried_again_and_the_answer_goes_out_once(
     ids=["raised", "rejected", "rejected in a nursery"],
 )
 async def test_a_message_that_is_given_up_is_a_dead_letter_and_its_sender_gets_one_report(error: Exception) -> None:
-    store = MemoryStore(max_attempts=3)
+    store = Store(max_attempts=3)
     async with strict_node() as node:
         alice = durable_agent(node, store)
         attempts: list[str] = []
@@ -232,24 +236,33 @@ async def test_a_message_that_is_given_up_is_a_dead_letter_and_its_sender_gets_o
         assert [event.id for event in of(store.events, MessageDead)] == [f"{BOB} 1"]
 
 
-async def test_pass_of_a_durable_handler_ends_the_message_because_the_node_was_told_before() -> None:
-    store = MemoryStore()
+async def test_pass_of_a_durable_handler_is_refused_so_that_the_sender_is_told_and_the_message_is_kept() -> None:
+    store = Store()
     async with strict_node() as node:
         alice = durable_agent(node, store)
+        called: list[str] = []
 
         @alice.handle(REQUEST)
         def not_mine(message: Message) -> Pass:
+            called.append(message.id)
             return PASS
 
-        async with alice:
+        bob, got = bob_on(node)
+        async with bob, alice:
             node.deliver(ALICE, plaintext(1))
-            await settle()
-            assert statuses(node) == {"1": ["handled"]}
-            assert (await store.inbox.statistics()).remembered == 1
+            await trio.sleep(100)
+            assert statuses(node) == {"1": ["handled"]}  # it was stored, and no other plugin gets it any more
+        assert called == ["1"]
+        assert [(message.type, message.thid) for message in got] == [(REPORT, "1")]
+        assert "no other plugin" in got[0].body["comment"]
+        (dead,) = await store.inbox.dead_letters()
+        assert (dead.id, dead.attempts) == (f"{BOB} 1", 1)
+        assert "passed" in dead.reason
+        assert [event.id for event in of(store.events, MessageDead)] == [dead.id]
 
 
 async def test_a_handler_that_is_cut_off_by_the_end_is_called_again_by_the_next_run() -> None:
-    store = MemoryStore(max_attempts=1)
+    store = Store(max_attempts=1)
     async with strict_node() as node:
         alice = durable_agent(node, store)
         begun: list[str] = []
@@ -275,7 +288,7 @@ async def test_a_handler_that_is_cut_off_by_the_end_is_called_again_by_the_next_
 
 
 async def test_a_durable_handler_may_send_and_request_and_responses_are_not_stored() -> None:
-    store = MemoryStore()
+    store = Store()
     async with strict_node() as node:
         alice = durable_agent(node, store)
         bodies: list[Any] = []
@@ -295,7 +308,7 @@ async def test_a_durable_handler_may_send_and_request_and_responses_are_not_stor
 
 
 async def test_what_is_sent_durably_waits_for_the_node_and_goes_out_in_order_and_once() -> None:
-    store = MemoryStore()
+    store = Store()
     async with strict_node() as node:
         bob, got = bob_on(node)
         alice = durable_agent(node, store)
@@ -322,7 +335,7 @@ async def test_what_is_sent_durably_waits_for_the_node_and_goes_out_in_order_and
 
 
 async def test_what_is_stored_before_the_did_is_known_goes_out_under_the_did_of_the_join() -> None:
-    store = MemoryStore()
+    store = Store()
     async with strict_node() as node:
         bob, got = bob_on(node)
         alice = Client(config(node, "", None), durable=store)
@@ -337,7 +350,7 @@ async def test_what_is_stored_before_the_did_is_known_goes_out_under_the_did_of_
 
 
 async def test_what_the_node_refuses_is_tried_again_until_it_is_a_dead_letter() -> None:
-    store = MemoryStore(max_attempts=2)
+    store = Store(max_attempts=2)
     async with strict_node() as node, durable_agent(node, store) as alice:
         await alice.send_durably(request_to("did:web:nowhere", id="lost"))
         await trio.sleep(100)
@@ -347,7 +360,7 @@ async def test_what_the_node_refuses_is_tried_again_until_it_is_a_dead_letter() 
 
 
 async def test_a_message_whose_handler_is_gone_in_the_next_program_is_a_dead_letter() -> None:
-    store = MemoryStore()
+    store = Store()
     async with strict_node() as node:
         first = durable_agent(node, store)
 
@@ -383,7 +396,7 @@ async def test_a_client_without_a_store_sends_nothing_durably_and_what_is_no_sto
 
 
 async def test_under_a_supervisor_a_durable_client_is_restarted_with_what_it_had() -> None:
-    store = MemoryStore()
+    store = Store()
     async with strict_node() as node:
         alice = durable_agent(node, store)
         seen: list[str] = []
@@ -406,7 +419,7 @@ async def test_under_a_supervisor_a_durable_client_is_restarted_with_what_it_had
 
 async def test_cancelled_at_any_moment_nothing_that_was_acknowledged_is_lost() -> None:
     for moment in range(0, 60, 3):
-        store = MemoryStore()
+        store = Store()
         async with strict_node() as node:
             alice = durable_agent(node, store)
             seen: list[str] = []

@@ -24,7 +24,7 @@ from .events import (
     MessageRedelivered as MessageRedelivered,
     StoreUnavailable as StoreUnavailable,
 )
-from .memory import MemoryQueue as MemoryQueue
+from .memory import MemoryQueue as MemoryQueue, MemoryStore as MemoryStore
 from .queue import (
     Claimed as Claimed,
     DeadLetter as DeadLetter,

@@ -1,21 +1,21 @@
-"""A queue in memory with the rules of the durable ones, for tests of handlers; it is gone with the process."""
+"""Queues in memory with the rules of the durable ones, for tests of handlers; they are gone with the process."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, Self
 
 import trio
 
-from ...otp.validation import checked_count, checked_seconds
+from ...otp.validation import checked_count, checked_seconds, checked_text
 from ...telemetry import Hook, emit, log_event
 from .events import MessageDead
 from .queue import Claimed, DeadLetter, QueueOptions, QueueStatistics, checked_put
 from .work_signal import WorkSignal
 
-__all__ = ("MemoryQueue",)
+__all__ = ("MemoryQueue", "MemoryStore")
 
 LEASE_RAN_OUT = "the lease ran out: whoever had it died, hung, or lost the store"
 
@@ -196,6 +196,10 @@ class MemoryQueue:
     async def statistics(self) -> QueueStatistics:
         """Count the messages."""
         await trio.lowlevel.checkpoint()
+        return self.count()
+
+    def count(self) -> QueueStatistics:
+        """Count the messages without a checkpoint."""
         oldest = self._clock() - self._options.retention
         counts: dict[State, int] = {}
         for message in self._messages.values():
@@ -249,3 +253,57 @@ class MemoryQueue:
                     reason=reason,
                 ),
             )
+
+
+class MemoryStore:
+    """The queues of a store that stores nothing, for tests of durable handlers: ``Client(config, durable=store)``.
+
+    It need not be opened, and outlives the clients of a test. ``async with`` does nothing.
+
+    Args:
+        inbox: how :attr:`inbox` treats its messages.
+        outbox: how :attr:`outbox` does.
+        clock: seconds of the epoch; ``trio.current_time`` in a test of virtual time.
+        on_event: gets a :class:`~layr8_actors.client.durable.events.MessageDead` for each dead letter.
+    """
+
+    def __init__(
+        self,
+        *,
+        inbox: QueueOptions | None = None,
+        outbox: QueueOptions | None = None,
+        clock: Callable[[], float] = time.time,
+        on_event: Hook = log_event,
+    ) -> None:
+        self._clock = clock
+        self._on_event = on_event
+        self._queues: dict[str, MemoryQueue] = {}
+        self.inbox = self.queue("inbox", inbox)
+        """What came in and is to be handled."""
+        self.outbox = self.queue("outbox", outbox)
+        """What is to be sent."""
+
+    def queue(self, name: str, options: QueueOptions | None = None) -> MemoryQueue:
+        """Return the queue of that name.
+
+        Args:
+            name: which one.
+            options: how it treats its messages; what was said first stands.
+        """
+        checked_text("name", name)
+        if name not in self._queues:
+            self._queues[name] = MemoryQueue(name, options, clock=self._clock, on_event=self._on_event)
+        return self._queues[name]
+
+    async def live(self) -> dict[str, int]:
+        """Return how many messages are still to be acknowledged, by the queue's name; only of queues that have any."""
+        await trio.lowlevel.checkpoint()
+        return {name: live for name, queue in self._queues.items() if (live := queue.count().live)}
+
+    async def __aenter__(self) -> Self:
+        """Return the store."""
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Keep everything."""

@@ -96,8 +96,34 @@ class RedisStore:
         if "{" in name or "}" in name:
             raise InvalidOption("name", name, "a str without braces, which choose the slot in a cluster")
         if name not in self._queues:
-            self._queues[name] = RedisQueue(self, name, f"{self._namespace}:{{{name}}}", options or QueueOptions())
+            self._queues[name] = RedisQueue(self, name, self._stem(name), options or QueueOptions())
         return self._queues[name]
+
+    async def live(self) -> dict[str, int]:
+        """Return how many messages are still to be acknowledged, by the queue's name; only of queues that have any.
+
+        Of all processes that use the namespace. One request for each queue.
+
+        Raises:
+            StoreFailed: as the server, or its absence, said.
+
+        Checkpoints.
+        """
+        names = [name.decode() for name in await self.connection.run("registered", self._names)]
+        looks = [RedisQueue(self, name, self._stem(name), QueueOptions()) for name in names]
+        counts = {queue.name: (await queue.statistics()).live for queue in looks}
+        return {name: live for name, live in counts.items() if live}
+
+    async def register(self, name: str) -> None:
+        """Remember the name of a queue; for the queue, before the first message is put into it."""
+        await self.connection.run("register", self._names, name)
+
+    @property
+    def _names(self) -> str:
+        return f"{self._namespace}:queues"
+
+    def _stem(self, name: str) -> str:
+        return f"{self._namespace}:{{{name}}}"
 
     async def __aenter__(self) -> RedisStore:
         """Connect, and see what the server is like.
@@ -140,6 +166,7 @@ class RedisQueue:
         self._signal = WorkSignal()
         self._next_due: float | None = None
         self._last_entry = b"0-0"
+        self._registered = False
 
     @property
     def name(self) -> str:
@@ -154,6 +181,9 @@ class RedisQueue:
     async def put(self, id: str, body: bytes, *, key: str | None = None) -> bool:
         """Store a message; it is in the server when this returns."""
         checked_put(id, body, key)
+        if not self._registered:
+            await self._store.register(self._name)
+            self._registered = True
         new: bool = await self._run("put", id, body, key or "") == 1
         if new:
             self._signal.notify()

@@ -12,6 +12,8 @@ Of a queue with the stem ``layr8:{inbox}`` there are:
 - ``:dead``, the stream of dead letters, with all their fields;
 - ``:remembered``, a sorted set of ids by when they are forgotten, to count them;
 - ``:tokens``, the number of claims so far.
+
+Beside them the key ``layr8:queues`` is the set of the names of all queues that something was put into.
 """
 
 from __future__ import annotations
@@ -249,6 +251,15 @@ end
 return deleted
 """
 
+# Of the set of names, which has a key of its own.
+REGISTER = """
+redis.call('SADD', stem, ARGV[1])
+"""
+
+REGISTERED = """
+return redis.call('SMEMBERS', stem)
+"""
+
 BODIES = {
     "put": PUT,
     "claim": CLAIM,
@@ -261,5 +272,7 @@ BODIES = {
     "dead_letters": DEAD_LETTERS,
     "statistics": STATISTICS,
     "tidy": TIDY,
+    "register": REGISTER,
+    "registered": REGISTERED,
 }
 SCRIPTS = {name: PRELUDE + script for name, script in BODIES.items()}

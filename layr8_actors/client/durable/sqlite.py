@@ -19,7 +19,7 @@ from .events import MessageDead
 from .group_commit import GroupCommit, Job
 from .queue import Claimed, DeadLetter, QueueOptions, QueueStatistics, checked_put
 from .sqlite_file import StoreFile, store_failed
-from .sqlite_statements import Died, SqliteStatements
+from .sqlite_statements import Died, SqliteStatements, live
 from .work_signal import WorkSignal
 
 __all__ = ("SqliteQueue", "SqliteStore")
@@ -116,6 +116,16 @@ class SqliteStore:
             if commits is not None:
                 await commits.idle()
             await trio.to_thread.run_sync(self._file.close)
+
+    async def live(self) -> dict[str, int]:
+        """Return how many messages are still to be acknowledged, by the queue's name; only of queues that have any.
+
+        Raises:
+            StoreFailed: the file could not be read.
+
+        Checkpoints.
+        """
+        return await self.submit(live, durable=False)
 
     async def submit(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T:
         """Do ``work`` in a transaction; for the queues.

@@ -11,7 +11,7 @@ from .memory import LEASE_RAN_OUT
 from .queue import Claimed, DeadLetter, QueueOptions, QueueStatistics
 from .sqlite_file import BLOCKED, CLAIMED, DEAD, DELAYED, READY, REMEMBERED
 
-__all__ = ("Batch", "Died", "SqliteStatements")
+__all__ = ("Batch", "Died", "SqliteStatements", "live")
 
 MOST_DUE = 1000
 """Leases and delays that one claim looks at: a night's worth of delayed messages must not hold up the others."""
@@ -259,3 +259,17 @@ class SqliteStatements:
 def _numbers(claimed: Claimed) -> tuple[int, int]:
     number, _, claims = claimed.token.partition(":")
     return int(number), int(claims)
+
+
+def live(connection: sqlite3.Connection) -> dict[str, int]:
+    """Count the messages that are still to be acknowledged, by queue; each state by the index that holds no others."""
+    # What is claimed or delayed is due some time, and what is blocked has a key.
+    return dict(
+        connection.execute(
+            "SELECT queue, count(*) FROM ("
+            f"SELECT queue FROM messages WHERE state = {READY}"
+            " UNION ALL SELECT queue FROM messages WHERE due IS NOT NULL"
+            f" UNION ALL SELECT queue FROM messages WHERE key IS NOT NULL AND state < {REMEMBERED}"
+            f" AND state = {BLOCKED}) GROUP BY queue"
+        ).fetchall()
+    )
