@@ -10,6 +10,11 @@ In short::
     with client:                                  # or client.connect() and client.close()
         response = client.request(Message(...), timeout=30)
         client.wait()                             # until Ctrl-C, close, or the client's own end
+
+    client = Client(config, durable=SqliteStore("agent.db"))    # which connect opens, and close closes
+    client.send_durably(Message(...))
+    joined = client.join_did(did, DidHandlers())  # those of layr8_actors.client; joined.send, .request, .leave
 """
 
 from .client import Client as Client
+from .joined_did import JoinedDid as JoinedDid

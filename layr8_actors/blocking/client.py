@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 
 from ..channel.statistics import ChannelState
-from ..client import Client as AsyncClient, ClientConfig, ClientStatistics, Delegation, HandlerFunction, Message
+from ..client import (
+    Client as AsyncClient,
+    ClientConfig,
+    ClientStatistics,
+    Delegation,
+    DidHandlers,
+    HandlerFunction,
+    JoinedDid as AsyncJoinedDid,
+    Message,
+)
 from ..client.sending import REQUEST_TIMEOUT
 from ..errors import AlreadyConnected, ChannelClosed, NotConnected
+from .joined_did import JoinedDid
 from .loop import Loop
 from .workers import Workers
+
+if TYPE_CHECKING:
+    from ..client.durability import DurableStore
 
 __all__ = ("Client",)
 
@@ -42,13 +55,15 @@ class Client:
 
     Args:
         config: as of :class:`layr8_actors.Client`.
+        durable: a store, as there, that is not open: :meth:`connect` opens it, and :meth:`close` closes it.
 
     Raises:
-        InvalidOption: ``config`` is not ClientConfig.
+        InvalidOption: ``config`` is not ClientConfig, or ``durable`` is no store.
     """
 
-    def __init__(self, config: ClientConfig) -> None:
-        self._client = AsyncClient(config)
+    def __init__(self, config: ClientConfig, *, durable: DurableStore | None = None) -> None:
+        self._client = AsyncClient(config, durable=durable)
+        self._store = durable
         # One more than the handlers: the other functions are called one at a time.
         self._workers = Workers(config.max_handlers + 1)
         self._loop: Loop | None = None
@@ -112,10 +127,11 @@ class Client:
         Raises:
             AlreadyConnected: it runs already.
             Layr8Error: as :meth:`layr8_actors.Client.connect`; no thread is left then, and it may be called again.
+            StoreFailed: the store cannot be opened; likewise.
         """
         if self._loop is not None and self._loop.running:
             raise AlreadyConnected("the client runs already; close it first")
-        loop = Loop(self._client)
+        loop = Loop(self._client, self._store)
         loop.start()
         self._loop = loop
         # Neither the thread nor these hold this object: it can be dropped, and that is what they are for.
@@ -191,6 +207,20 @@ class Client:
         """
         return self._call(self._client.send, message)
 
+    def send_durably(self, message: Message) -> Message:
+        """Store a message to be sent, and return once it is stored, as :meth:`layr8_actors.Client.send_durably` does.
+
+        Args:
+            message: to send.
+
+        Returns:
+            The message as it was stored.
+
+        Raises:
+            Layr8Error: as there; ChannelClosed once the client has ended, for then its store is closed too.
+        """
+        return self._call(self._client.send_durably, message)
+
     def request(
         self, message: Message, *, timeout: float = REQUEST_TIMEOUT, survive_reconnect: bool = False
     ) -> Message:
@@ -212,6 +242,49 @@ class Client:
             return await self._client.request(message, timeout=timeout, survive_reconnect=survive_reconnect)
 
         return self._call(request)
+
+    # --- further DIDs -------------------------------------------------------------------------------------------------
+
+    def join_did(
+        self,
+        did: str,
+        handlers: DidHandlers | None = None,
+        *,
+        protocols: Sequence[str] = (),
+        parent_did: str = "",
+    ) -> JoinedDid:
+        """Join a further DID on the same socket, as :meth:`layr8_actors.Client.join_did` does.
+
+        Args:
+            did: the DID to bind.
+            handlers: of this DID, as for the async client; plain functions run in worker threads of this DID's own,
+                ``max_handlers`` at once.
+            protocols: to bind besides those of the handlers.
+            parent_did: the DID that ``did`` is borrowed from.
+
+        Returns:
+            The handle to send, to ask, to look and to leave with. It ends when the client is closed.
+
+        Raises:
+            Layr8Error: as there.
+        """
+        given = handlers
+        if isinstance(handlers, DidHandlers):
+            workers = self._workers.others(self._client.config.max_handlers + 1)
+            given = handlers.through(workers.in_thread)
+
+        async def join() -> AsyncJoinedDid:
+            return await self._client.join_did(did, given, protocols=protocols, parent_did=parent_did)
+
+        return JoinedDid(self._call(join), self._call)
+
+    def waiting_dids(self) -> dict[str, int]:
+        """Return of which further DIDs messages are stored that are not joined now, as the async client does.
+
+        Raises:
+            Layr8Error: as :meth:`layr8_actors.Client.waiting_dids`.
+        """
+        return self._call(self._client.waiting_dids)
 
     def _call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         if self._workers.inside:

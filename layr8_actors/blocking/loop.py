@@ -31,10 +31,12 @@ class Loop:
 
     Args:
         client: is entered in the loop.
+        store: is opened before the client, and closed after it; ``None`` for none.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, store: object = None) -> None:
         self._client = client
+        self._store = store
         self._stack = contextlib.ExitStack()
         self._portal: anyio.from_thread.BlockingPortal | None = None
         self._held: Future[None] | None = None
@@ -45,10 +47,11 @@ class Loop:
     # --- running ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread and connect the client; where that fails, nothing is left.
+        """Start the thread, open the store and connect the client; where that fails, nothing is left.
 
         Raises:
             Layr8Error: as :meth:`Client.connect`.
+            StoreFailed: the store cannot be opened.
         """
         with contextlib.ExitStack() as stack:
             self._portal = portal = stack.enter_context(
@@ -75,12 +78,16 @@ class Loop:
     async def _hold(self, connected: Future[None]) -> None:
         self._thread = threading.get_ident()
         try:
-            async with self._client:
+            async with self._opened(), self._client:
                 connected.set_result(None)
                 await self._stop.wait()
         finally:
             connected.cancel()  # which changes nothing once it is
             self._stop.set()
+
+    def _opened(self) -> contextlib.AbstractAsyncContextManager[object]:
+        store = self._store
+        return store if isinstance(store, contextlib.AbstractAsyncContextManager) else contextlib.nullcontext()
 
     @staticmethod
     def _wait_for(connected: Future[None], held: Future[None]) -> None:

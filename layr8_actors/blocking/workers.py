@@ -21,20 +21,29 @@ T = TypeVar("T")
 
 
 class Workers:
-    """The worker threads of one client.
+    """Worker threads of one client.
 
     Args:
         limit: threads at once.
+        local: what their threads know of themselves; shared by all workers of a client.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, local: threading.local | None = None) -> None:
         self._limit = limit
         self._limiter: anyio.CapacityLimiter | None = None
-        self._local = threading.local()
+        self._local = local or threading.local()
+
+    def others(self, limit: int) -> Workers:
+        """Return as many more threads of the same client: for a further DID, which never waits for those of another.
+
+        Args:
+            limit: threads at once.
+        """
+        return Workers(limit, self._local)
 
     @property
     def inside(self) -> bool:
-        """Whether this thread is one of them, at work."""
+        """Whether this thread is one of the client's, at work."""
         return getattr(self._local, "inside", False)
 
     def in_thread(self, function: Callable[..., Any]) -> Callable[..., Any]:

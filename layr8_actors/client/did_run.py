@@ -10,7 +10,7 @@ import trio
 
 from ..channel import Callbacks
 from ..channel.events import GaveUp
-from ..errors import ChannelClosed, ChildAlreadyStarted, Layr8Error, SupervisionError
+from ..errors import ChannelClosed, Layr8Error, SupervisionError
 from ..otp import ActorRef, ChildSpec, Restart
 from .did_handlers import DidHandlers, LayeredHandlers
 from .dispatch import LAST_WORDS, Dispatcher
@@ -115,7 +115,6 @@ class DidRun:
             persist: as of :meth:`Channel.join`.
 
         Raises:
-            ChildAlreadyStarted: the DID is being joined, or has not quite been left.
             Layr8Error: as :meth:`Channel.join`.
         """
         started: list[ChildSpec] = []
@@ -125,9 +124,6 @@ class DidRun:
                 started.append(child)  # before, for one that is cancelled may have been started
                 try:
                     await self._tree.supervisor.start_child(child)
-                except ChildAlreadyStarted:
-                    started.remove(child)
-                    raise
                 except SupervisionError as error:
                     raise ChannelClosed("the client ends") from error
             config = self.record.config
@@ -150,13 +146,15 @@ class DidRun:
 
         So it may be called from within one of the DID's own handlers, which it cancels.
         """
+        if self._gone.is_set():  # what has its name in the tree now is another one's
+            await trio.lowlevel.checkpoint()
+            return
         self.record.requests.end(LEFT, None)
         leaving = ChildSpec(f"leave of {self._did}", self._leave, restart=Restart.TEMPORARY)
         try:
             await self._tree.supervisor.start_child(leaving)
         except SupervisionError:
-            if self._gone.is_set() or not self._tree.supervisor.running:
-                return  # it has been left, or the run is over
+            pass  # it is just being left, or the run is about to end, and whoever does either tells us
         await self._gone.wait()
 
     async def _leave(self, *, task_status: trio.TaskStatus[None]) -> None:

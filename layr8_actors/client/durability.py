@@ -176,15 +176,16 @@ class Durability:
         if handler is None:
             raise RejectMessage(f"there is no handler of {message.type} any more")
         try:
+            answer: dict[str, Any] | Pass | None = None
             with trio.CancelScope(deadline=trio.current_time() + handler.timeout) as scope:
                 answer = await call(handler, message, record.did)
-                if isinstance(answer, Pass):
-                    # Were it simply done with, nobody would ever hear of it: the node would have told the sender.
-                    raise RejectMessage(PASSED_TOO_LATE)
-                if answer is not None:
-                    await self._put(f"answer {claimed.id}", answer)
             if scope.cancelled_caught:
                 raise HandlerTimeout(message.type, handler.timeout)
+            if isinstance(answer, Pass):
+                # Were it simply done with, nobody would ever hear of it: the node would have told the sender.
+                raise RejectMessage(PASSED_TOO_LATE)
+            if answer is not None:
+                await self._put(f"answer {claimed.id}", answer)
         except Exception as raised:
             error = sole_exception(raised)  # as the worker does
             last = claimed.attempt >= self._inbox.options.max_attempts

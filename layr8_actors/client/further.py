@@ -11,7 +11,6 @@ from ..channel.events import ChannelEvent, LinkLost
 from ..errors import (
     AlreadyConnected,
     ChannelClosed,
-    ChildAlreadyStarted,
     InvalidOption,
     Layr8Error,
     NotConnected,
@@ -54,6 +53,7 @@ class FurtherDids:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._by_topic: dict[str, Membership] = {}
+        self._joining: set[str] = set()
 
     def __iter__(self) -> Iterator[Membership]:
         return iter(list(self._by_topic.values()))
@@ -88,15 +88,17 @@ class FurtherDids:
         run = DidRun(spec, self._tree)
         topic = topic_of(did)
         former = self._by_topic.get(topic)
-        if former is not None and former.restored:
-            await former.leave()  # whoever joined it before the restart, and was restarted too, joins it again
-        elif former is not None:
+        if topic in self._joining or (former is not None and not (former.restored or former.left)):
             raise AlreadyConnected(f"{did} is joined already; leave it first")
+        self._joining.add(topic)
         try:
+            if former is not None:
+                # It is just being left; or whoever joined it before the restart was restarted too, and joins it again.
+                await former.leave()
             await run.begin(channel, persist=False)
-        except ChildAlreadyStarted as error:
-            raise AlreadyConnected(f"{did} is joined already; leave it first") from error
-        membership = self._by_topic[topic] = Membership(spec, run)
+            membership = self._by_topic[topic] = Membership(spec, run)
+        finally:
+            self._joining.discard(topic)
         return JoinedDid(membership)
 
     def forget(self, run: DidRun) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -48,3 +49,7 @@ def node_in_a_thread(**options: object) -> Iterator[NodeInAThread]:
         portal.wrap_async_context_manager(CloudNode(**given)) as node,  # type: ignore[arg-type]
     ):
         yield NodeInAThread(node, portal)
+
+
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")}

@@ -11,7 +11,6 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio.from_thread
@@ -33,32 +32,13 @@ from layr8_actors import (
 )
 from layr8_actors.blocking import Client
 from layr8_actors.client import ChannelTuning
-from tests.blocking.node_in_a_thread import NodeInAThread, node_in_a_thread
+from tests.blocking.node_in_a_thread import NodeInAThread, node_in_a_thread, threads
 from tests.client.agents import ALICE, BOB, KEY, REQUEST, RESPONSE, request_to, settled_once
 
 pytestmark = pytest.mark.real_clock
 
 ROOT = Path(__file__).parent.parent.parent
 QUICK: ChannelTuning = {"backoff": Backoff(initial=0.01, maximum=0.02)}
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[NodeInAThread]:
-    with node_in_a_thread() as node:
-        yield node
-
-
-@pytest.fixture
-def node(shared: NodeInAThread) -> Iterator[NodeInAThread]:
-    """The node, before and after which no thread is left but Trio's idle workers."""
-    before = threads()
-    yield shared
-    assert threads() == before
-    shared.wait_for(lambda: not shared.node.dids)
-
-
-def threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")}
 
 
 def echo_agent(node: NodeInAThread) -> Client:

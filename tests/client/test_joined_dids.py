@@ -345,3 +345,27 @@ async def test_on_a_node_of_acks_each_did_acks_on_its_own_topic() -> None:
         (ack,) = node.received(CAROL, event="ack")
         assert (ack.frame.topic, ack.frame.payload) == (f"plugins:{CAROL}", {"ids": ["1"]})
         assert got == [("carol", "1")]
+
+
+async def test_a_join_while_the_did_is_just_being_left_waits_for_that() -> None:
+    async with strict_node() as node, agent(node) as alice:
+        handlers = DidHandlers()
+
+        @handlers.handle(REQUEST)
+        async def slow_to_end(message: Message) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(2)
+
+        carol = await alice.join_did(CAROL, handlers)
+        node.deliver(CAROL, plaintext(1, to=[CAROL]))
+        await settle()
+        start = trio.current_time()
+        with trio.move_on_after(1):
+            await carol.leave()  # it goes on by itself
+        again = await alice.join_did(CAROL)
+        assert trio.current_time() - start == pytest.approx(2, abs=0.1)
+        assert again.state.status.value == "joined"
+        assert node.joins(CAROL) == 2

@@ -13,7 +13,7 @@ import coredis
 from layr8_actors.client.durable import (
     DurabilityWeak,
     DurableQueue,
-    MemoryQueue,
+    MemoryStore,
     QueueOptions,
     RedisStore,
     SqliteStore,
@@ -35,13 +35,18 @@ class Clock:
 
 
 class QueueKind:
-    """One kind of queue; the two methods are all that the tests need to know of it."""
+    """One kind of queue; the methods are all that the tests need to know of it."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    def open(self, options: QueueOptions | None = None) -> contextlib.AbstractAsyncContextManager[DurableQueue]:
+    def store(self, options: QueueOptions | None = None) -> MemoryStore | SqliteStore | RedisStore:
         raise NotImplementedError
+
+    @contextlib.asynccontextmanager
+    async def open(self, options: QueueOptions | None = None) -> AsyncIterator[DurableQueue]:
+        async with self.store(options) as store:
+            yield store.inbox
 
     async def advance(self, seconds: float) -> None:
         raise NotImplementedError
@@ -52,9 +57,8 @@ class MemoryKind(QueueKind):
         super().__init__()
         self.clock = Clock()
 
-    @contextlib.asynccontextmanager
-    async def open(self, options: QueueOptions | None = None) -> AsyncIterator[DurableQueue]:
-        yield MemoryQueue("inbox", options, clock=self.clock, on_event=self.events.append)
+    def store(self, options: QueueOptions | None = None) -> MemoryStore:
+        return MemoryStore(inbox=options, clock=self.clock, on_event=self.events.append)
 
     async def advance(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -71,11 +75,6 @@ class SqliteKind(QueueKind):
         return SqliteStore(
             self.path, inbox=options, power_safe=False, poll_interval=60, clock=self.clock, on_event=self.events.append
         )
-
-    @contextlib.asynccontextmanager
-    async def open(self, options: QueueOptions | None = None) -> AsyncIterator[DurableQueue]:
-        async with self.store(options) as store:
-            yield store.inbox
 
     async def advance(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -95,11 +94,6 @@ class RedisKind(QueueKind):
     def _keep(self, event: Event) -> None:
         if not isinstance(event, DurabilityWeak):
             self.events.append(event)
-
-    @contextlib.asynccontextmanager
-    async def open(self, options: QueueOptions | None = None) -> AsyncIterator[DurableQueue]:
-        async with self.store(options) as store:
-            yield store.inbox
 
     async def advance(self, seconds: float) -> None:
         stem = f"{self.namespace}:{{inbox}}"

@@ -424,3 +424,24 @@ async def test_whoever_waits_for_work_can_be_cancelled(kind: QueueKind):
         assert scope.cancelled_caught
         await put(queue, "a")
         assert ids(await queue.claim(1)) == ["a"]
+
+
+async def test_a_store_has_as_many_queues_as_it_is_asked_for_and_tells_which_of_them_hold_messages(kind: QueueKind):
+    async with kind.store(OPTIONS) as store:
+        assert await store.live() == {}
+        carol = store.queue("inbox of did:web:carol", OPTIONS)
+        assert store.queue("inbox of did:web:carol") is carol
+        await put(carol, "a", "k1", "k2", "k3")
+        await put(store.outbox, "a", "b")
+        await put(store.queue("another"), "a")
+        for claimed in await store.queue("another").claim(1):
+            await store.queue("another").acknowledge(claimed)
+        assert ids(await carol.claim(1)) == ["a"]
+        (delayed,) = await carol.claim(1)
+        await carol.release(delayed, delay=60)
+        # Claimed, delayed, and two that wait behind; what is acknowledged is nobody's business any more.
+        assert await store.live() == {"inbox of did:web:carol": 4, "outbox": 2}
+        for claimed in await store.outbox.claim(2):
+            await store.outbox.bury(claimed, "nobody wants it")
+        assert await store.live() == {"inbox of did:web:carol": 4}
+        assert await store.inbox.claim(1) == []
