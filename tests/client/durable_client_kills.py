@@ -2,8 +2,9 @@
 
 ``python -m tests.client.durable_client_kills --kills 200 --seed 1`` kills 200 times. This process runs the node, over
 TCP, which hands out messages one at a time and again after each death until it is told ``handled``; and Bob, who gets
-the answers. A second process has imported everything and forks the agents. An agent handles a message by a line in a
-file and an answer. It dies from outside after a random time, or by its own hand at a random call or return.
+the answers. A second process has imported everything and forks the agents. An agent is Alice, who joins Carol on the
+same socket; each second message is for Carol. It handles a message by a line in a file and an answer. It dies from
+outside after a random time, or by its own hand at a random call or return.
 """
 
 from __future__ import annotations
@@ -24,14 +25,22 @@ from pathlib import Path
 import trio
 
 from layr8_actors import Backoff, Client, ClientConfig, Message
+from layr8_actors.client import DidHandlers, HandlerFunction
 from layr8_actors.client.durable import QueueOptions, SqliteStore
 from layr8_actors.testing import CloudNode, DispatchingChannel
 from tests.client.agents import ALICE, BOB, PROTOCOL, REQUEST, RESPONSE, plaintext
 from tests.client.durable.kills import ROOT, die_at
 
+CAROL = "did:web:node.test:carol"
+OURS = (ALICE, CAROL)
 PER_LIFE = 8
 MOST_CALLS = 20_000
 """Calls and returns after which an agent dies by its own hand at the latest."""
+
+
+def did_of(id: str) -> str:
+    """Whom a message is for."""
+    return OURS[int(id) % 2]
 
 
 def config(url: str, did: str) -> ClientConfig:
@@ -53,15 +62,21 @@ async def agent(url: str, path: str, effects: int, durable: bool) -> None:
         path, power_safe=False, inbox=options, outbox=options, poll_interval=0.05, on_event=lambda _: None
     ) as store:
         client = Client(config(url, ALICE), durable=store if durable else None)
+        carol = DidHandlers()
 
-        @client.handle(REQUEST, accept_first=True)
-        async def handle(message: Message) -> Message:
-            await trio.sleep(0.002)
-            os.write(effects, f"{message.id}\n".encode())
-            await trio.lowlevel.checkpoint()
-            return message.reply(RESPONSE)
+        def handler_of(did: str) -> HandlerFunction:
+            async def handle(message: Message) -> Message:
+                await trio.sleep(0.002)
+                os.write(effects, f"{message.id} {did}\n".encode())
+                await trio.lowlevel.checkpoint()
+                return message.reply(RESPONSE)
 
+            return handle
+
+        client.handle(REQUEST, accept_first=True)(handler_of(ALICE))
+        carol.handle(REQUEST, accept_first=True)(handler_of(CAROL))
         async with client:
+            await client.join_did(CAROL, carol)
             await trio.sleep_forever()
 
 
@@ -91,6 +106,7 @@ class Report:
     seconds: float = 0.0
     lost: list[str] = dataclasses.field(default_factory=list[str])
     unanswered: list[str] = dataclasses.field(default_factory=list[str])
+    misplaced: list[str] = dataclasses.field(default_factory=list[str])
     duplicates: dict[str, int] = dataclasses.field(default_factory=dict[str, int])
     answered_twice: dict[str, int] = dataclasses.field(default_factory=dict[str, int])
     failed: list[str] = dataclasses.field(default_factory=list[str])
@@ -102,6 +118,7 @@ class Report:
                 f"{self.accepted} messages were accepted",
                 f"lost: {len(self.lost)} {self.lost or ''}",
                 f"not answered: {len(self.unanswered)} {self.unanswered or ''}",
+                f"handled or answered by another DID: {len(self.misplaced)} {self.misplaced or ''}",
                 f"ended otherwise than by a kill: {len(self.failed)} {self.failed or ''}",
                 f"answered more than once: {len(self.answered_twice)}",
                 f"handled more than once: {len(self.duplicates)}",
@@ -111,6 +128,15 @@ class Report:
                 ),
             ]
         )
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has died, and its parent has been told."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 class Lines:
@@ -145,7 +171,9 @@ async def run(kills: int, seed: int, *, durable: bool = True, patience: float = 
         effects = Path(folder, "effects")
 
         def handled() -> Counter[str]:
-            return Counter(effects.read_text().split() if effects.exists() else ())
+            lines = [line.split() for line in effects.read_text().splitlines()] if effects.exists() else []
+            report.misplaced.extend(id for id, did in lines if did != did_of(id))
+            return Counter(id for id, _ in lines)
 
         command = [sys.executable, "-c", "from tests.client.durable_client_kills import fork_agents; fork_agents()"]
         async with CloudNode(channels={"plugins:": DispatchingChannel}) as node, trio.open_nursery() as nursery:
@@ -154,6 +182,8 @@ async def run(kills: int, seed: int, *, durable: bool = True, patience: float = 
             @bob.handle(RESPONSE)
             async def count(message: Message) -> None:
                 answers[message.thid] += 1
+                if message.from_ != did_of(message.thid):
+                    report.misplaced.append(message.thid)
 
             async with bob:
                 forks = await trio.lowlevel.open_process(
@@ -164,7 +194,7 @@ async def run(kills: int, seed: int, *, durable: bool = True, patience: float = 
                 lines = Lines(forks.stdout)
 
                 def accepted() -> set[str]:
-                    ours = [dispatch for dispatch in node.dispatches if dispatch.did == ALICE]
+                    ours = [dispatch for dispatch in node.dispatches if dispatch.did in OURS]
                     return {dispatch.message["id"] for dispatch in ours if dispatch.status == "handled"}
 
                 async def live(own: int) -> int:
@@ -174,11 +204,12 @@ async def run(kills: int, seed: int, *, durable: bool = True, patience: float = 
                     await forks.stdin.send_all(f"{line}\n".encode())  # type: ignore[union-attr]
                     pid = await lines.next()
                     with trio.move_on_after(0 if own and chance.random() < 0.2 else 1):
-                        await node.wait_for(lambda: ALICE in node.dids)
+                        while not (set(OURS) <= set(node.dids) or is_gone(pid)):
+                            await trio.sleep(0.005)
                     done = accepted()
-                    # One that died by its own hand may not have come to its join.
-                    for id in [id for id in given if id not in done and ALICE in node.dids]:
-                        node.deliver(ALICE, plaintext(id, thid=f"{id}"))
+                    # One that died by its own hand may not have come to its joins.
+                    for id in [id for id in given if id not in done and did_of(id) in node.dids]:
+                        node.deliver(did_of(id), plaintext(id, thid=f"{id}", to=[did_of(id)]))
                     return pid
 
                 while report.kills < kills:
@@ -194,7 +225,7 @@ async def run(kills: int, seed: int, *, durable: bool = True, patience: float = 
                     report.kills += 1
                     if not (os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == signal.SIGKILL):
                         report.failed.append(f"status {ended}")
-                    await node.wait_for(lambda: ALICE not in node.dids)
+                    await node.wait_for(lambda: not set(OURS) & set(node.dids))
                 pid = await live(0)
                 with trio.move_on_after(patience):
                     while not (accepted() == set(given) == set(handled()) == set(answers)):
@@ -227,7 +258,7 @@ def main() -> None:
 
     report = trio.run(all_of_it)
     print(report)
-    sys.exit(bool(report.lost or report.unanswered or report.failed))
+    sys.exit(bool(report.lost or report.unanswered or report.misplaced or report.failed))
 
 
 if __name__ == "__main__":
