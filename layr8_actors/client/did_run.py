@@ -243,6 +243,14 @@ class Membership:
         self.restored = False
         """Whether a restart has brought it back, and nobody has asked for it in this run."""
 
+    @property
+    def replaceable(self) -> bool:
+        """Whether the DID may be joined anew: nobody has asked for it in this run, it is being left, or was refused.
+
+        Whoever joined it before a restart may have been restarted too, and joins it again.
+        """
+        return self.restored or self.left or self.run.failure is not None
+
     async def leave(self) -> None:
         """Do what :meth:`JoinedDid.leave` says."""
         self.left = True

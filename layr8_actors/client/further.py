@@ -88,12 +88,11 @@ class FurtherDids:
         run = DidRun(spec, self._tree)
         topic = topic_of(did)
         former = self._by_topic.get(topic)
-        if topic in self._joining or (former is not None and not (former.restored or former.left)):
+        if topic in self._joining or (former is not None and not former.replaceable):
             raise AlreadyConnected(f"{did} is joined already; leave it first")
         self._joining.add(topic)
         try:
             if former is not None:
-                # It is just being left; or whoever joined it before the restart was restarted too, and joins it again.
                 await former.leave()
             await run.begin(channel, persist=False)
             membership = self._by_topic[topic] = Membership(spec, run)
@@ -151,7 +150,7 @@ class FurtherDids:
         if durability is None:
             await trio.lowlevel.checkpoint()
             return {}
-        return await durability.waiting({joined.spec.did for joined in self._by_topic.values()})
+        return await durability.waiting({joined.spec.did for joined in self if joined.run.failure is None})
 
     async def _look(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()

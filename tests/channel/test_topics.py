@@ -231,6 +231,46 @@ async def test_a_join_while_the_link_is_renewed_waits_for_it() -> None:
         assert [frame.topic for frame in node.frames(event="phx_join")][1:] == [f"plugins:{ALICE}", f"plugins:{CAROL}"]
 
 
+async def test_a_join_that_persists_returns_at_once_and_is_tried_again_by_the_backoff() -> None:
+    agent = Agent()
+    async with CloudNode(memory=True) as node, open_channel(options(node)) as channel:
+        await channel.connect(PROTOCOLS)
+        node.refuse_joins(GHOST, did=CAROL, count=2)
+        before = trio.current_time()
+        handle = await channel.join(CAROL, PROTOCOLS, callbacks=agent.callbacks(), persist=True)
+        assert trio.current_time() == before
+        with pytest.raises(NotConnected):
+            await handle.send_msg("message", {})
+        with pytest.raises(AlreadyConnected):
+            await join(channel, CAROL)
+        await node.wait_joined(CAROL)
+        await until(lambda: handle.state.joined)
+        assert trio.current_time() - before == pytest.approx(1.0 + 2.0, abs=0.1)
+        assert (await handle.send_msg("message", plaintext(1, ALICE))).ok
+        assert agent.order == []  # as of any first join
+        node.drop()
+        await until(lambda: agent.order == ["disconnect", "reconnect"])
+        await handle.leave()
+        assert node.dids == (ALICE,)
+
+
+async def test_a_join_that_persists_gives_up_as_a_rejoin_does_and_is_left_before_it_has_joined() -> None:
+    seen: list[Event] = []
+    async with CloudNode(memory=True) as node, open_channel(options(node, events=seen)) as channel:
+        await channel.connect(PROTOCOLS)
+        node.refuse_joins(FOR_GOOD)
+        before = trio.current_time()
+        carol = await channel.join(CAROL, PROTOCOLS, persist=True)
+        dave = await channel.join(DAVE, PROTOCOLS, persist=True)
+        await trio.sleep(45)
+        await dave.leave()
+        await until(lambda: carol.state.status is LinkStatus.CLOSED)
+        assert trio.current_time() - before == pytest.approx(60.0, abs=0.2)
+        assert isinstance(carol.state.last_error, JoinRejected)
+        assert [event.topic for event in seen if isinstance(event, events.GaveUp)] == [f"plugins:{CAROL}"]
+        assert (await channel.send_msg("message", plaintext(1, ALICE))).ok
+
+
 @pytest.mark.parametrize("others", [(), (DAVE,)], ids=["the first one", "a later one"])
 async def test_a_join_that_is_cancelled_at_any_moment_leaves_nothing_behind(others: tuple[str, ...]) -> None:
     finished = False

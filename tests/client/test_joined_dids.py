@@ -369,3 +369,23 @@ async def test_a_join_while_the_did_is_just_being_left_waits_for_that() -> None:
         assert trio.current_time() - start == pytest.approx(2, abs=0.1)
         assert again.state.status.value == "joined"
         assert node.joins(CAROL) == 2
+
+
+async def test_a_did_that_the_node_has_refused_for_good_may_be_joined_anew() -> None:
+    async with strict_node() as node, agent(node) as alice:
+        got: list[tuple[str, str]] = []
+        carol = await alice.join_did(CAROL, keeping(got, "before"))
+        node.refuse_joins("e.join.plugin.parent.not-found", did=CAROL, count=3)
+        node.crash_topic(CAROL)
+        await settle()
+        with pytest.raises(ChannelClosed) as closed:
+            await carol.connect()
+        assert isinstance(closed.value.__cause__, JoinRejected)
+        again = await alice.join_did(CAROL, keeping(got, "after"))
+        node.deliver(CAROL, plaintext(1, to=[CAROL]))
+        await settle()
+        assert got == [("after", "1")]
+        with pytest.raises(ChannelClosed):
+            await carol.send(request_to(BOB))
+        await carol.leave()
+        assert again.state.status.value == "joined"
