@@ -38,6 +38,7 @@ from layr8_actors.client.durable import (
     DeadLetter,
     DurableQueue,
     MemoryQueue,
+    MemoryStore,
     QueueOptions,
     QueueStatistics,
     RedisStore,
@@ -392,6 +393,14 @@ def a_blocking_client_has_the_names_of_the_client() -> None:
         assert_type(client.send(Message(type="t")), Message)
         assert_type(client.wait(3.0), bool)
     assert_type((client.did, client.state, client.statistics()), tuple[str, ChannelState, ClientStatistics])
+    durable = blocking.Client(ClientConfig(node_url="https://node", api_key="k"), durable=SqliteStore("agent.db"))
+    assert_type(durable.send_durably(Message(type="t")), Message)
+    joined = durable.join_did("did:x:y", DidHandlers(), protocols=["https://example.org/z/1.0"])
+    assert_type(joined, blocking.JoinedDid)
+    assert_type(joined.request(Message(type="t"), timeout=3), Message)
+    assert_type(joined.asynchronous, JoinedDid)
+    assert_type((joined.did, joined.state, joined.statistics()), tuple[str, ChannelState, ClientStatistics])
+    assert_type(durable.waiting_dids(), dict[str, int])
 
 
 async def a_client_has_further_dids_and_a_store(client: Client) -> None:
@@ -405,7 +414,12 @@ async def a_client_has_further_dids_and_a_store(client: Client) -> None:
     assert_type(joined, JoinedDid)
     assert_type(await joined.request(Message(type="t"), timeout=3), Message)
     assert_type(await joined.send(Message(type="t")), Message)
+    assert_type(await joined.send_durably(Message(type="t")), Message)
+    await joined.connect()
+    await joined.leave()
+    assert_type(await client.waiting_dids(), dict[str, int])
     async with SqliteStore("agent.db") as store, Client(client.config, durable=store) as durable:
         assert_type(await durable.send_durably(Message(type="t")), Message)
     async with RedisStore("redis://host") as shared:
         Client(client.config, durable=shared)
+    Client(client.config, durable=MemoryStore())
