@@ -45,7 +45,7 @@ def agrees(shown: str, printed: str) -> bool:
 
 
 IN_THREADS = {"durable_agent"}
-OF_THE_CLIENT = {"agent_with_web_service", "chat", "durable_agent", "echo_agent", "fan_out"}
+OF_THE_CLIENT = {"agent_with_web_service", "chat", "durable_agent", "echo_agent", "fan_out", "many_dids"}
 
 each_example = pytest.mark.parametrize(
     "path",

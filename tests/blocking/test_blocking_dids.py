@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import trio
 from layr8_actors import (
     AlreadyConnected,
     ChannelClosed,
+    Client as AsyncClient,
     InvalidOption,
     JoinRejected,
     Message,
@@ -24,7 +26,7 @@ from layr8_actors import (
     RequestTimeout,
 )
 from layr8_actors.blocking import Client, JoinedDid
-from layr8_actors.client import DidHandlers
+from layr8_actors.client import DidHandlers, JoinedDid as AsyncJoinedDid
 from layr8_actors.client.durable import MemoryQueue, MemoryStore, QueueOptions, SqliteStore
 from layr8_actors.errors import StoreCorrupt
 from tests.blocking.node_in_a_thread import NodeInAThread
@@ -57,6 +59,31 @@ def answering(name: str, ran_in: list[int]) -> DidHandlers:
         return message.reply(RESPONSE, name)
 
     return handlers
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+OF_A_LOOP = {"start_link", "child_spec", "channel", "supervisor"}
+"""What only a program that has a Trio loop can use; ``asynchronous`` has it."""
+
+OF_NO_LOOP = {"wait", "asynchronous"}
+
+
+@pytest.mark.parametrize(
+    ("blocking", "asynchronous"), [(Client, AsyncClient), (JoinedDid, AsyncJoinedDid)], ids=["Client", "JoinedDid"]
+)
+def test_names_arguments_and_timeouts_are_those_of_the_async_one(blocking: type, asynchronous: type) -> None:
+    def public(kind: type) -> set[str]:
+        return {name for name in dir(kind) if not name.startswith("_")} - {"functions"}
+
+    assert public(asynchronous) - OF_A_LOOP == public(blocking) - OF_NO_LOOP
+    names = [name for name in public(blocking) - OF_NO_LOOP if inspect.isfunction(getattr(blocking, name))]
+    assert len(names) >= 6
+    for name in ["__init__", *names] if blocking is Client else names:
+        ours, theirs = (inspect.signature(getattr(kind, name)) for kind in (blocking, asynchronous))
+        assert [(one.name, one.kind, one.default) for one in ours.parameters.values()] == [
+            (one.name, one.kind, one.default) for one in theirs.parameters.values()
+        ]
 
 
 # --- a store ----------------------------------------------------------------------------------------------------------
@@ -286,7 +313,7 @@ SCRIPT = """
 import threading
 from layr8_actors import ClientConfig, Message
 from layr8_actors.blocking import Client
-from layr8_actors.client import DidHandlers
+from layr8_actors.client import DidHandlers, JoinedDid as AsyncJoinedDid
 from layr8_actors.client.durable import SqliteStore
 config = ClientConfig(node_url={url!r}, api_key="key", agent_did={did!r}, protocols=[{protocol!r}],
                       on_event=lambda event: None)

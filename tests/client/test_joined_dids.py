@@ -319,6 +319,24 @@ async def test_handlers_cannot_be_added_after_their_join_and_a_client_that_does_
             await carol.request(request_to(BOB))
 
 
+async def test_close_ends_the_handlers_of_all_tells_the_node_of_each_and_leaves_the_clients_own_did_last() -> None:
+    async with strict_node() as node:
+        alice = agent(node)
+        alice.handle(REQUEST)(sleep)
+        async with alice:
+            await alice.join_did(CAROL)
+            await alice.join_did(DAVE)
+            for did in (ALICE, CAROL, DAVE):
+                node.deliver(did, plaintext(did, to=[did]))
+            await settle()
+        told = [(frame.event, frame.topic) for frame in node.frames()]
+        leaves = [topic for event, topic in told if event == "phx_leave"]
+        assert leaves == [f"plugins:{did}" for did in (DAVE, CAROL, ALICE)]
+        for did in (ALICE, CAROL, DAVE):
+            assert statuses(node, did) == {did: ["error"]}
+            assert told.index(("dispatch_reply", f"plugins:{did}")) < told.index(("phx_leave", f"plugins:{did}"))
+
+
 async def test_requests_of_a_further_did_end_with_the_client() -> None:
     async with strict_node() as node:
         quiet = agent(node, BOB)

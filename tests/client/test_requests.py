@@ -92,6 +92,20 @@ async def test_a_request_without_a_thread_begins_one_of_its_own_id() -> None:
         assert response.thid == "m1"
 
 
+async def test_the_thread_goes_before_the_parent_thread() -> None:
+    async with legacy_node() as node, agent(node, BOB), agent(node) as alice, trio.open_nursery() as nursery:
+        first = Asker(nursery, alice, request_to(BOB, thid="first"))
+        second = Asker(nursery, alice, request_to(BOB, thid="second"))
+        await settle()
+        node.deliver(ALICE, plaintext("a", RESPONSE, thid="second", pthid="first"))
+        await settle()
+        assert isinstance(second.outcome, Message)
+        assert first.outcome is None
+        node.deliver(ALICE, plaintext("b", RESPONSE, thid="begun by the other one", pthid="first"))
+        await settle()
+        assert isinstance(first.outcome, Message)
+
+
 @pytest.mark.parametrize("parent", ["the thread", "the id"])
 @pytest.mark.parametrize("handles", [False, True])
 async def test_peer_bug_13_a_problem_report_with_only_a_pthid_fails_the_request_that_it_is_about(

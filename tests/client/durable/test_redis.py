@@ -13,6 +13,8 @@ import pytest
 import trio
 from coredis.response.types import StreamPending
 
+from layr8_actors import Client, Message
+from layr8_actors.client import DidHandlers
 from layr8_actors.client.durable import (
     Claimed,
     DurabilityWeak,
@@ -32,6 +34,7 @@ from layr8_actors.errors import (
     StoreVersion,
 )
 from layr8_actors.telemetry import Event
+from tests.client.agents import ALICE, BOB, REQUEST, RESPONSE, agent, config, request_to, strict_node
 from tests.client.durable.queues import RedisKind
 from tests.client.durable.redis_server import REDIS_SERVER, RedisServer
 
@@ -59,6 +62,7 @@ def buffers_are_collected_here_and_not_in_another_test() -> Iterator[None]:
     gc.collect()
 
 
+CAROL = "did:web:node.test:carol"
 PASSWORD = "correct-horse-battery"
 
 
@@ -334,6 +338,54 @@ async def test_all_keys_of_a_queue_are_in_one_slot_of_a_cluster(kind: RedisKind)
         assert len(keys) >= 10
         keys.remove(f"{kind.namespace}:queues".encode())  # the names of all queues, which only live() looks at
         assert all(b"{inbox}" in key for key in keys)
+
+
+# --- a whole client ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_client_with_a_further_did_over_a_server_that_is_killed_handles_and_answers_everything(
+    server: RedisServer,
+):
+    gate, begun, got = trio.Event(), list[str](), list[tuple[str, str]]()
+
+    async def answer(message: Message) -> Message:
+        begun.append(message.id)
+        await gate.wait()
+        return message.reply(RESPONSE)
+
+    carol = DidHandlers()
+    carol.handle(REQUEST)(answer)
+    bob_done = trio.Event()
+    async with RedisStore(server.url, on_event=lambda _: None) as store, strict_node() as node:
+        alice, bob = Client(config(node), durable=store), agent(node, BOB)
+        alice.handle(REQUEST)(answer)
+
+        @bob.handle(RESPONSE)
+        def count(message: Message) -> None:
+            got.append((message.from_, message.thid))
+            if len(got) == 3:
+                bob_done.set()
+
+        async with bob, alice:
+            await alice.join_did(CAROL, carol)
+            for did in (ALICE, CAROL):
+                await bob.send(request_to(did, id=f"to {did}"))
+            await node.wait_for(lambda: [dispatch.status for dispatch in node.dispatches] == ["handled"] * 2)
+            while len(begun) < 2:
+                await trio.sleep(0.001)
+            assert await store.live() == {"inbox": 1, f"inbox of {CAROL}": 1}
+            server.kill()
+            with pytest.raises(StoreUnreachable):
+                while True:
+                    await store.live()  # by now all connections are known to be dead
+            server.start()
+            gate.set()
+            await bob.send(request_to(CAROL, id="later"))
+            with trio.fail_after(20):
+                await bob_done.wait()
+                while await store.live():
+                    await trio.sleep(0.001)
+    assert sorted(set(got)) == [(ALICE, f"to {ALICE}"), (CAROL, "later"), (CAROL, f"to {CAROL}")]
 
 
 # --- the block --------------------------------------------------------------------------------------------------------
