@@ -165,7 +165,8 @@ class Reception:
         """Act on what the channel reports, at the very moment."""
         record = self._record
         if isinstance(event, (LinkLost, TopicLost)):
-            record.joined = trio.Event()
+            if record.joined.is_set():  # else somebody waits for this one already, since an earlier loss
+                record.joined = trio.Event()
             record.requests.link_lost(f"the link was lost before the response came: {event.error}", event.error)
         elif isinstance(event, AttemptFailed) and isinstance(event.error, (JoinRejected, RemoteProtocolError)):
             record.delegation = None  # a join that failed has nothing delegated to it, and neither has an older one

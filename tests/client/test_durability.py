@@ -439,3 +439,18 @@ async def test_cancelled_at_any_moment_nothing_that_was_acknowledged_is_lost() -
                 await trio.sleep(1)
             assert told <= set(seen)
             assert (await store.inbox.statistics()).live == 0
+
+
+async def test_the_outbox_goes_on_after_a_link_that_is_lost_again_before_its_join_was_answered() -> None:
+    store = Store()
+    async with strict_node() as node:
+        bob, got = bob_on(node)
+        async with bob, durable_agent(node, store) as alice:
+            node.delay_joins(3, did=ALICE, count=1)
+            node.drop(ALICE)
+            await alice.send_durably(request_to(BOB, 1))
+            await trio.sleep(2)  # there is a socket, and the join is not answered yet
+            node.drop()
+            await alice.connect()
+            await trio.sleep(100)
+            assert [message.body for message in got] == [1]
