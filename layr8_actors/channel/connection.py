@@ -49,6 +49,7 @@ class Connection(Actor):
     """
 
     waits = False  # but in terminate, and in tasks of their own
+    hibernate_after = 0.1
 
     def __init__(
         self, record: Record, connector: Connector, router: ActorRef, heartbeat: ActorRef, reconnector: ActorRef

@@ -44,6 +44,7 @@ class Heartbeat(Actor):
 
     helpers = False
     waits = False
+    hibernate_after = 0
 
     def __init__(self, record: Record, connection: ActorRef) -> None:
         self._record = record

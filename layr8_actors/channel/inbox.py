@@ -40,6 +40,7 @@ class Inbox(Actor):
     """
 
     waits = False  # but in terminate, and in tasks of their own
+    hibernate_after = 0.1
 
     def __init__(self, record: Record) -> None:
         self._record = record

@@ -60,6 +60,7 @@ class Reconnector(Actor):
 
     helpers = False
     waits = False
+    hibernate_after = 0.1
 
     def __init__(
         self,

@@ -68,6 +68,7 @@ class Router(Actor):
 
     helpers = False
     waits = False
+    hibernate_after = 0.1
 
     def __init__(self, record: Record, inbox: ActorRef, reconnector: ActorRef) -> None:
         self._record = record

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import trio
 
 from ..errors import ActorNotRunning, MailboxFull
+from .alarms import Sleeper
 from .exit_reason import ExitReason, died
 from .validation import checked_count
 
@@ -105,7 +106,7 @@ class Mailbox(Generic[T]):
         self._dropped = 0
         self._notices: list[_Notice[T]] | None = None
         self._front: list[T] | None = None  # in front of the channel: handed to a reader that waited, or given back
-        self._reader: trio.lowlevel.Task | None = None
+        self._reader: trio.lowlevel.Task | Sleeper | None = None
         self._send: trio.MemorySendChannel[T] | None = None
         self._receive: trio.MemoryReceiveChannel[T] | None = None
 
@@ -242,11 +243,11 @@ class Mailbox(Generic[T]):
             await trio.lowlevel.checkpoint()
 
     @trio.lowlevel.enable_ki_protection
-    def park(self, task: trio.lowlevel.Task) -> bool:
-        """Make ``task`` the reader, to be rescheduled when there is a message; the first half of :meth:`wait`.
+    def park(self, reader: trio.lowlevel.Task | Sleeper) -> bool:
+        """Make ``reader`` the one to be told when there is a message; the first half of :meth:`wait`.
 
         Args:
-            task: the caller's own, which waits right after this, with :meth:`abort` or what calls that.
+            reader: the caller's own task, which waits right after this with :meth:`abort`; or an actor that has none.
 
         Returns:
             False where there may be a message already, and nothing to wait for.
@@ -257,7 +258,7 @@ class Mailbox(Generic[T]):
         if self._front or self._receive is not None or self._notices:
             return False
         self._check_open()
-        self._reader = task
+        self._reader = reader
         return True
 
     def unpark(self) -> None:
@@ -274,7 +275,10 @@ class Mailbox(Generic[T]):
         """Make the reader return from :meth:`wait`, if it is there; no checkpoint."""
         if self._reader is not None:
             reader, self._reader = self._reader, None
-            trio.lowlevel.reschedule(reader)
+            if isinstance(reader, trio.lowlevel.Task):
+                trio.lowlevel.reschedule(reader)
+            else:
+                reader.wake()
 
     async def get(self) -> T:
         """Return the oldest message, waiting for one; always a checkpoint, and a cancelled one takes nothing.

@@ -178,6 +178,7 @@ async def test_a_join_that_fails_is_told_once_and_leaves_nothing_behind(misbehav
     async with CloudNode(memory=True) as node, open_channel(options(node, events=seen)) as channel:
         await channel.connect(PROTOCOLS)
         await join(channel, DAVE)
+        await trio.sleep(10)  # until Inbox hibernates
         tasks = trio.lowlevel.current_statistics().tasks_living
         misbehave(node)
         agent = Agent()
