@@ -19,10 +19,10 @@ from .link import Link
 from .link_state import DropLink, OpenLink
 from .messages import FramesArrived, LinkEnded, LinkFailed, LinkUp, Resynchronize, WatchLink
 from .outbox import Outgoing
+from .record import HIBERNATE_AFTER, Record
 
 if TYPE_CHECKING:
     from ..transport import Connector, Transport
-    from .record import Record
 
 __all__ = ("Connection",)
 
@@ -49,7 +49,7 @@ class Connection(Actor):
     """
 
     waits = False  # but in terminate, and in tasks of their own
-    hibernate_after = 0.1
+    hibernate_after = HIBERNATE_AFTER
 
     def __init__(
         self, record: Record, connector: Connector, router: ActorRef, heartbeat: ActorRef, reconnector: ActorRef

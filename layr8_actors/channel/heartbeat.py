@@ -44,7 +44,7 @@ class Heartbeat(Actor):
 
     helpers = False
     waits = False
-    hibernate_after = 0
+    hibernate_after = 0  # it beats twice a minute, and does nothing in between
 
     def __init__(self, record: Record, connection: ActorRef) -> None:
         self._record = record

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -40,9 +39,7 @@ from .messages import (
     ServeRequests,
     TopicEnded,
 )
-
-if TYPE_CHECKING:
-    from .record import Record
+from .record import HIBERNATE_AFTER, Record
 
 __all__ = ("Reconnector",)
 
@@ -60,7 +57,7 @@ class Reconnector(Actor):
 
     helpers = False
     waits = False
-    hibernate_after = 0.1
+    hibernate_after = HIBERNATE_AFTER
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ next incarnation goes on with the frame after the last one that was routed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import trio
@@ -45,11 +45,9 @@ from .messages import (
     Resynchronize,
     TopicEnded,
 )
+from .record import HIBERNATE_AFTER, Record
 from .refusal import is_permanent_reason
 from .reply import Reply
-
-if TYPE_CHECKING:
-    from .record import Record
 
 __all__ = ("Router",)
 
@@ -68,7 +66,7 @@ class Router(Actor):
 
     helpers = False
     waits = False
-    hibernate_after = 0.1
+    hibernate_after = HIBERNATE_AFTER
 
     def __init__(self, record: Record, inbox: ActorRef, reconnector: ActorRef) -> None:
         self._record = record
