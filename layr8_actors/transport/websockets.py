@@ -101,6 +101,6 @@ class WebSocketsConnector(StreamConnector[WebSocketsTransport]):
         if failure is not None:
             failure = endpoint.redact(failure)
             return Refused(f"the answer to the upgrade is not a WebSocket handshake: {failure}")
-        transport = WebSocketsTransport(stream, endpoint, rest)
-        nursery.start_soon(transport.run)
+        transport = WebSocketsTransport(nursery, stream, endpoint, rest)
+        transport.start()
         return transport

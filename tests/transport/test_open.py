@@ -682,6 +682,7 @@ async def test_key_is_in_no_frame_log_or_error_of_an_open_link(
     async with trio.open_nursery() as peers, trio.open_nursery() as nursery:
         transport = await node.connector(peers).open(nursery, endpoint())
         await transport.send(["message"])
+        await trio.testing.wait_all_tasks_blocked()
         texts = [live_frames(nursery), repr(transport)]
         # No local variable here may hold the key: this frame is in the traceback too.
         await peer.close(1008, f"{endpoint().api_key.reveal()} or {quote(endpoint().api_key.reveal(), safe='')}")
