@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import ConnectFailed, InvalidOption, MailboxFull, MalformedFrame, NotConnected, TransportClosed
-from ..otp import Actor, ActorRef, ExitKind, ExitReason
+from ..otp import ActorRef, ExitKind, ExitReason
 from ..phoenix import Frame, Heartbeat as HeartbeatState, Ref, TopicStatus
 from .events import LinkClosed, LinkLost, LinkOpened, ReadingPaused, ReadingResumed
 from .link import Link
 from .link_state import DropLink, OpenLink
 from .messages import FramesArrived, LinkEnded, LinkFailed, LinkUp, Resynchronize, WatchLink
 from .outbox import Outgoing
-from .record import HIBERNATE_AFTER, Record
+from .prompt import PromptActor
 
 if TYPE_CHECKING:
     from ..transport import Connector, Transport
+    from .record import Record
 
 __all__ = ("Connection",)
 
@@ -37,7 +38,7 @@ SIZE_PER_TURN = 24 * 1024
 round trip of another channel takes 3.0 times what it takes in an idle process, 5.7 times with twice as much."""
 
 
-class Connection(Actor):
+class Connection(PromptActor):
     """The actor that owns the socket.
 
     Args:
@@ -48,9 +49,6 @@ class Connection(Actor):
         reconnector: is told how dials end.
     """
 
-    waits = False  # but in terminate, and in tasks of their own
-    hibernate_after = HIBERNATE_AFTER
-
     def __init__(
         self, record: Record, connector: Connector, router: ActorRef, heartbeat: ActorRef, reconnector: ActorRef
     ) -> None:
@@ -59,13 +57,14 @@ class Connection(Actor):
         self._router = router
         self._heartbeat = heartbeat
         self._reconnector = reconnector
-        self._dialling = trio.CancelScope()
+        self._scope = trio.CancelScope()  # of the dial, and of the link that becomes of it
         self._busy = False  # one dial at a time, one socket at a time
         self._context = contextvars.copy_context()
 
     async def init(self) -> None:
         """Declare what the last incarnation held as lost; its sockets died with it."""
         self._forget("the connection actor was restarted")
+        self.attend()
 
     async def handle_cast(self, message: object) -> None:
         """Open or drop a socket; both go on in a task of their own, so that the mailbox stays open."""
@@ -76,11 +75,11 @@ class Connection(Actor):
                     self._reconnector.cast_nowait(LinkFailed(number, error))
                 else:
                     self._busy = True
-                    self._dialling = trio.CancelScope()  # made here, so that a drop right behind finds the right one
-                    self.start_soon(self._run_link, number)
+                    self._scope = trio.CancelScope()  # made here, so that a drop right behind finds the right one
+                    self._context.run(self.start_soon, self._run_link, number)  # not in that of who called connect
             case DropLink(link=number, error=error):
                 if self._record.dialling == number:
-                    self._dialling.cancel(reason="the dial was called off")
+                    self._scope.cancel(reason="the dial was called off")
                 link = self._record.link
                 if link is not None and link.number == number:
                     # A socket whose peer is deaf gets no handshake; one that we give up gets a civil goodbye.
@@ -103,64 +102,79 @@ class Connection(Actor):
     # --- one socket ---------------------------------------------------------------------------------------------------
 
     async def _run_link(self, number: int) -> None:
+        link: Link | None = None
+        failed: Exception | None = None
+        try:
+            with self._scope:  # one for the dial and for the link: to enter one takes as long as to send a frame
+                opened = await self._dial()
+                if isinstance(opened, Exception):
+                    failed = opened
+                else:
+                    link = self._link_up(number, opened)
+                    await self._read(link)
+            if link is not None and link.farewell == "close":
+                await link.transport.close(timeout=self._record.options.close_timeout)
+        finally:
+            if link is not None:
+                link.outbox.start_writer = None  # with this task the nursery may end
+                link.transport.abort()
+                self._busy = False
+                if link.error is not None:  # else it is the actor that ends, and terminate knows what that means
+                    self._end(link)
+        if link is None:
+            self._dial_failed(number, failed or self._called_off())
+
+    def _dial_failed(self, number: int, error: Exception) -> None:
         record = self._record
-        opened = await self._dial()
         record.dialling = 0
-        if isinstance(opened, Exception):
-            self._busy = False
-            record.last_end = (number, opened)
-            self._reconnector.cast_nowait(LinkFailed(number, opened))
-            return
+        self._busy = False
+        record.last_end = (number, error)
+        self._reconnector.cast_nowait(LinkFailed(number, error))
+
+    def _link_up(self, number: int, transport: Transport) -> Link:
+        record = self._record
+        record.dialling = 0
         options = record.options
         now = trio.current_time()
         heartbeat = HeartbeatState(options.heartbeat_interval, options.heartbeat_timeout_s, now)
-        link = Link(number, opened, heartbeat, now, options.outbox_capacity, self._start_writer)
+        link = Link(number, transport, heartbeat, now, self._scope, options.outbox_capacity, self._start_writer)
         record.link = link
         record.counters.links_opened += 1
-        record.emit(LinkOpened(at=now, topic=record.topic.topic, link=number, transport=opened.name))
+        record.emit(LinkOpened(at=now, topic=record.topic.topic, link=number, transport=transport.name))
+        link.outbox.enter()  # its reader writes what there is now, the join; a task for that would come to it later
         self._reconnector.cast_nowait(LinkUp(number))
         self._watch_link()
-        try:
-            with link.scope:
-                await self._read(link)
-            if link.farewell == "close":
-                await opened.close(timeout=options.close_timeout)
-        finally:
-            link.outbox.start_writer = None  # with this task the nursery may end
-            opened.abort()
-            self._busy = False
-            if link.error is not None:  # else it is the actor that ends, and terminate knows what that means
-                self._end(link)
+        return link
 
     async def _dial(self) -> Transport | Exception:
         options = self._record.options
-        transport: Transport | None = None
-        with self._dialling:
-            try:
-                if not callable(options.api_key):
-                    endpoint = await options.endpoint()  # at once
-                else:
-                    deadline = trio.current_time() + options.connect_timeout
-                    with trio.fail_at(deadline):
-                        endpoint = await options.endpoint()
-                    endpoint = endpoint.within(max(deadline - trio.current_time(), 0.001))
-            except trio.TooSlowError:
-                return ConnectFailed(options.public_url, f"no API key within {options.connect_timeout:g} s")
-            except InvalidOption as error:
-                return error
-            except Exception as error:
-                # The class alone: the provider is the user's code, and its text might hold a key.
-                return ConnectFailed(options.public_url, f"asking for the API key raised {type(error).__name__}")
-            self._record.endpoint = endpoint
-            try:
-                transport = await self._connector.open(self.nursery, endpoint)
-            except ConnectFailed as error:
-                return error
-        if transport is not None and not self._dialling.cancel_called:
-            return transport
-        if transport is not None:
+        try:
+            if not callable(options.api_key):
+                endpoint = await options.endpoint()  # at once
+            else:
+                deadline = trio.current_time() + options.connect_timeout
+                with trio.fail_at(deadline):
+                    endpoint = await options.endpoint()
+                endpoint = endpoint.within(max(deadline - trio.current_time(), 0.001))
+        except trio.TooSlowError:
+            return ConnectFailed(options.public_url, f"no API key within {options.connect_timeout:g} s")
+        except InvalidOption as error:
+            return error
+        except Exception as error:
+            # The class alone: the provider is the user's code, and its text might hold a key.
+            return ConnectFailed(options.public_url, f"asking for the API key raised {type(error).__name__}")
+        self._record.endpoint = endpoint
+        try:
+            transport = await self._connector.open(self.nursery, endpoint)
+        except ConnectFailed as error:
+            return error
+        if self._scope.cancel_called:
             transport.abort()  # it opened in the very moment in which it was called off
-        return ConnectFailed(options.public_url, "the dial was called off")
+            return self._called_off()
+        return transport
+
+    def _called_off(self) -> ConnectFailed:
+        return ConnectFailed(self._record.options.public_url, "the dial was called off")
 
     def _watch_link(self) -> None:
         # While Heartbeat waits for its restart these gather, and one of them is as good as a thousand.
@@ -196,7 +210,8 @@ class Connection(Actor):
             record.link.transport.abort()
             self._end(record.link)
         record.dialling = 0
-        self._reconnector.cast_nowait(Resynchronize())
+        if self._reconnector.running:  # else it looks when it starts
+            self._reconnector.cast_nowait(Resynchronize())
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -204,6 +219,9 @@ class Connection(Actor):
         record = self._record
         receive = link.transport.receive
         try:
+            if link.outbox.urgent:
+                await self._write_first(link)
+            link.outbox.leave_to_others()
             while True:
                 if record.backlog.full:
                     await self._pause(link)
@@ -305,6 +323,16 @@ class Connection(Actor):
                 with trio.move_on_after(record.options.close_timeout):
                     await link.ended.wait()
             self._finish(link, error)
+
+    async def _write_first(self, link: Link) -> None:
+        urgent, queued, marks = link.outbox.take()
+        try:
+            await link.transport.send(self._batch(link, urgent, queued))
+        except TransportClosed:
+            link.broken = True  # what had arrived is read next, and the real close code
+            return
+        for mark in marks:
+            mark.set()
 
     def _batch(self, link: Link, batch: list[str | bytes], queued: list[Outgoing]) -> list[str | bytes]:
         """Append what may still be written of ``queued``, and say of each request that it is written from now on."""

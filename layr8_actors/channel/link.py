@@ -23,6 +23,7 @@ class Link:
         transport: what Connection reads and writes; nobody else touches it.
         heartbeat: the liveness of this socket.
         opened_at: in seconds of ``trio.current_time()``.
+        scope: what is cancelled to end it.
         outbox_capacity: frames that may wait before senders wait.
         start_writer: starts one, whenever there is something to write and none runs.
     """
@@ -46,6 +47,7 @@ class Link:
         transport: Transport,
         heartbeat: Heartbeat,
         opened_at: float,
+        scope: trio.CancelScope,
         outbox_capacity: int,
         start_writer: Callable[[], None] | None = None,
     ) -> None:
@@ -53,7 +55,7 @@ class Link:
         self.transport = transport
         self.heartbeat = heartbeat
         self.opened_at = opened_at
-        self.scope = trio.CancelScope()
+        self.scope = scope
         self.error: Exception | None = None
         self.ended = LazyEvent()
         self.broken = False  # a write has failed; what had arrived before is still being read

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from ..errors import ConnectFailed
-from ..otp import Actor, ActorRef
+from ..otp import ActorRef
 from ..phoenix import TopicStatus
 from .events import AttemptFailed, GaveUp
 from .link_state import (
@@ -39,12 +40,15 @@ from .messages import (
     ServeRequests,
     TopicEnded,
 )
-from .record import HIBERNATE_AFTER, Record
+from .prompt import PromptActor
+
+if TYPE_CHECKING:
+    from .record import Record
 
 __all__ = ("Reconnector",)
 
 
-class Reconnector(Actor):
+class Reconnector(PromptActor):
     """The actor that decides when to dial and to join.
 
     Args:
@@ -56,8 +60,6 @@ class Reconnector(Actor):
     """
 
     helpers = False
-    waits = False
-    hibernate_after = HIBERNATE_AFTER
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class Reconnector(Actor):
         self._resynchronize()
         self._serve_requests()
         self._set_alarm()
+        self.attend()
 
     async def handle_cast(self, message: object) -> None:
         """Hand one event to the machine."""
@@ -113,8 +116,10 @@ class Reconnector(Actor):
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        deadline = self._record.machine.deadline
-        self.deadline = math.inf if deadline is None else deadline
+        due = self._record.machine.deadline
+        deadline = math.inf if due is None else due
+        if deadline != self.deadline:  # setting it wakes the task, which may not be the one that runs this
+            self.deadline = deadline
 
     def _resynchronize(self) -> None:
         record = self._record

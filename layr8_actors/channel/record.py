@@ -33,11 +33,7 @@ if TYPE_CHECKING:
     from .topics import Topics
     from .waiter import Waiter
 
-__all__ = ("HIBERNATE_AFTER", "ConnectRequest", "Record")
-
-HIBERNATE_AFTER = 0.1
-"""Seconds until an actor of an idle channel gives its task up. Ours: a wake-up is 8 us, ten a second nothing;
-and a program that opens a thousand channels holds the tasks of those of the last 0.1 s, and not all of them at once."""
+__all__ = ("ConnectRequest", "Record")
 
 
 @dataclasses.dataclass(slots=True, eq=False)

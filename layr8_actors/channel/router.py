@@ -6,13 +6,13 @@ next incarnation goes on with the frame after the last one that was routed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
 
 from ..errors import JoinRejected, RemoteProtocolError, TopicDown
-from ..otp import Actor, ActorRef, Continue, ExitKind, ExitReason
+from ..otp import ActorRef, Continue, ExitKind, ExitReason
 from ..phoenix import (
     PHOENIX_TOPIC,
     PHX_REPLY,
@@ -45,9 +45,12 @@ from .messages import (
     Resynchronize,
     TopicEnded,
 )
-from .record import HIBERNATE_AFTER, Record
+from .prompt import PromptActor
 from .refusal import is_permanent_reason
 from .reply import Reply
+
+if TYPE_CHECKING:
+    from .record import Record
 
 __all__ = ("Router",)
 
@@ -55,7 +58,7 @@ MAX_CRASHES_ON_ONE_FRAME = 2
 """A frame that crashed two incarnations is refused: it is the frame, and a third crash could spend the budget."""
 
 
-class Router(Actor):
+class Router(PromptActor):
     """The actor that routes.
 
     Args:
@@ -65,8 +68,6 @@ class Router(Actor):
     """
 
     helpers = False
-    waits = False
-    hibernate_after = HIBERNATE_AFTER
 
     def __init__(self, record: Record, inbox: ActorRef, reconnector: ActorRef) -> None:
         self._record = record
@@ -82,13 +83,20 @@ class Router(Actor):
             record.routed_so_far += 1
             record.crashes_on_one_frame = 0
             record.refuse_frame(batch.link, RemoteProtocolError("this frame crashed the router twice"))
-        self._reconnector.cast_nowait(Resynchronize())
+        if self._reconnector.running:  # else it looks when it starts
+            self._reconnector.cast_nowait(Resynchronize())
         record.reply_deadlines.watch(self._set_alarm)
         self._set_alarm()
         record.route = self.route_now
         record.failed_now = None
         self._look_for_mail()
+        self.attend()
         return Continue()
+
+    @property
+    def free(self) -> bool:
+        """False while frames are routed, or are to be routed first: a join must not come between two."""
+        return not (self._record.unrouted or self._record.mailed)
 
     def _look_for_mail(self) -> None:
         if self._record.mailed:
