@@ -74,7 +74,7 @@ class Router(PromptActor):
         self._inbox = inbox
         self._reconnector = reconnector
 
-    async def init(self) -> Continue:
+    async def init(self) -> Continue | None:
         """Look at what the last incarnation left."""
         record = self._record
         if record.unrouted and record.crashes_on_one_frame >= MAX_CRASHES_ON_ONE_FRAME:
@@ -91,7 +91,7 @@ class Router(PromptActor):
         record.failed_now = None
         self._look_for_mail()
         self.attend()
-        return Continue()
+        return Continue() if record.unrouted else None
 
     @property
     def free(self) -> bool:

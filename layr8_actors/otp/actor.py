@@ -64,8 +64,8 @@ class Actor:
 
     (OTP: ``hibernate_after``.) For a class that says ``waits = False``. An actor that hibernates takes 1.3 KiB in place
     of 2.7, and to wake it takes a new task, 8 us. Its deadline and its timers hold as ever: the supervisor rings for
-    them. With 0 there is a task only while there is something to do, from the start on; ``math.inf``, the default,
-    keeps it. Among Trio's tasks a debugger finds no actor that hibernates; ``format_tree`` shows it as ever.
+    them. It begins without a task, and with 0 it has one only while there is something to do; ``math.inf``, the
+    default, keeps it. Among Trio's tasks a debugger finds no actor that hibernates; ``format_tree`` shows it as ever.
     """
 
     drain: ClassVar[bool] = False

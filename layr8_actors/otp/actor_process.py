@@ -91,10 +91,8 @@ class ActorProcess(Hibernation):
             continuation = at_once(actor.init())
             self._begun = actor, continuation
             self._arrive(incarnation)
-            if actor.hibernate_after == 0:
+            if actor.hibernate_after != math.inf:
                 self._fall_asleep(actor, continuation)
-            elif actor.hibernate_after != math.inf:
-                self._idle_from_now()  # here, where the supervisor is awake anyway
         except Exception as error:
             reason = self._reason(error, error)
             raise

@@ -46,15 +46,12 @@ class Hibernation(ActorState):
         if after == math.inf or self._roused or not self._bare:
             return False
         if after > 0 and not self._rested:
-            self._idle_from_now()
+            assert self._incarnation is not None
+            self._idle_since = trio.current_time()
+            self._incarnation.owner.set_alarm(self, self._idle_since + after)
             return False
         self._rested = False
         return self._fall_asleep(actor)
-
-    def _idle_from_now(self) -> None:
-        assert self._incarnation is not None
-        self._idle_since = trio.current_time()
-        self._incarnation.owner.set_alarm(self, self._idle_since + self._actor.hibernate_after)
 
     @trio.lowlevel.enable_ki_protection
     def _fall_asleep(self, actor: Actor, continuation: Continue | None = None) -> bool:

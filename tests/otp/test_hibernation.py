@@ -109,8 +109,9 @@ async def test_it_has_a_task_only_while_there_is_something_to_do(lab: Any, ref: 
 
 async def test_it_keeps_its_task_until_it_has_idled_for_long_enough(lab: Any, ref: ActorRef, log: Log) -> None:
     async with lab.running([Resting.child_spec(ref, log)]):
+        assert not has_task(ref)
+        await ref.call(Ask())
         await trio.sleep(4)
-        assert has_task(ref)
         await ref.call(Ask())
         assert ref._process is not None
         task = ref._process.task
