@@ -7,7 +7,7 @@ handler raises is a crash of its own actor all the same: it is mailed, and raise
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from ..otp import Actor, ActorRef, ExitReason
 from ..otp.unscoped import at_once
@@ -27,7 +27,7 @@ class PromptActor(Actor):
     """An actor that may be told at once; its ``init`` calls :meth:`attend` when it is done."""
 
     waits = False
-    hibernate_after = 0  # most of what it does is done in other tasks anyway
+    hibernate_after: ClassVar[float] = 0  # most of what it does is done in other tasks anyway
 
     def attend(self) -> None:
         """From now on, messages may be handled at once, if the ref is one for that."""
@@ -80,7 +80,7 @@ class PromptRef(ActorRef):
             message: any object.
         """
         actor = self._actor
-        if actor is None or self.busy or not self._at_rest or not actor.free:
+        if actor is None or self.busy or not self.idle or not actor.free:
             return super().cast_nowait(message)
         self.busy = True
         try:
@@ -90,10 +90,6 @@ class PromptRef(ActorRef):
         finally:
             self.busy = False
         return True
-
-    @property
-    def _at_rest(self) -> bool:
-        return self.running and self.handling is None and self.statistics().depth == 0
 
     def _close_mailbox(self, reason: ExitReason) -> int:
         self._actor = None

@@ -105,7 +105,7 @@ class Mailbox(Generic[T]):
         self.closed_with: ExitReason | None = None
         self._dropped = 0
         self._notices: list[_Notice[T]] | None = None
-        self._front: list[T] | None = None  # in front of the channel: handed to a reader that waited, or given back
+        self._front: list[T] | None = None  # in front of the channel: handed to a reader that waited
         self._reader: trio.lowlevel.Task | Sleeper | None = None
         self._send: trio.MemorySendChannel[T] | None = None
         self._receive: trio.MemoryReceiveChannel[T] | None = None
@@ -114,6 +114,11 @@ class Mailbox(Generic[T]):
     def queued(self) -> int:
         """How many items the reader can take now, those past the bound included."""
         return self.statistics().depth + len(self._notices or ())
+
+    @property
+    def empty(self) -> bool:
+        """True where nothing is in it, for sure."""
+        return not (self._front or self._receive or self._notices)
 
     async def put(self, item: T) -> None:
         """Append ``item``, waiting for room; a checkpoint, and when it is cancelled the item was not appended.
@@ -255,7 +260,7 @@ class Mailbox(Generic[T]):
         Raises:
             ActorNotRunning: the mailbox is closed.
         """
-        if self._front or self._receive is not None or self._notices:
+        if not self.empty:
             return False
         self._check_open()
         self._reader = reader
@@ -351,16 +356,6 @@ class Mailbox(Generic[T]):
         except trio.WouldBlock:
             pass
         return batch
-
-    def put_back(self, item: T) -> None:
-        """Give back ``item``, just taken and not begun, so that it is the next one again.
-
-        Args:
-            item: the message.
-        """
-        self._front = [item, *(self._front or ())]
-        if self._notices is not None:
-            self._notices[0].behind += 1
 
     def close(self, reason: ExitReason) -> int:
         """Refuse all that comes, release the senders that wait, drop what is queued; idempotent.

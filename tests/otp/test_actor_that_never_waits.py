@@ -25,7 +25,6 @@ from layr8_actors.otp import (
     Restart,
 )
 from layr8_actors.otp.events import ChildExited, ChildIgnored, ChildRestarted, ChildStopped, ShutdownError, StopTimeout
-from layr8_actors.otp.mailbox import Mailbox
 
 WHERE: ContextVar[str] = ContextVar("WHERE", default="nowhere")
 
@@ -516,11 +515,3 @@ async def test_what_ends_the_program_lets_an_asked_for_helper_begin_too(
             await trio.sleep(3)
     assert caught.value.subgroup(KeyboardInterrupt) is not None
     assert "begun" in log
-
-
-def test_a_message_given_back_before_any_came_is_the_next() -> None:
-    mailbox: Mailbox[int] = Mailbox("a", 1)
-    mailbox.put_back(2)
-    mailbox.put_back(1)
-    mailbox.put_nowait(3)
-    assert [mailbox.get_nowait() for _ in range(3)] == [1, 2, 3]
