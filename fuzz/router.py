@@ -64,7 +64,7 @@ class _Rig:
     def open_link(self) -> None:
         self.links += 1
         now = trio.current_time()
-        self.record.link = Link(self.links, memory_pair()[0], Heartbeat(30, 30, now), now, trio.CancelScope(), 1024)
+        self.record.link = Link(self.links, memory_pair()[0], Heartbeat(30, 30, now), now, 1024)
 
     @property
     def link(self) -> Link:

@@ -57,7 +57,7 @@ class Connection(PromptActor):
         self._router = router
         self._heartbeat = heartbeat
         self._reconnector = reconnector
-        self._scope = trio.CancelScope()  # of the dial, and of the link that becomes of it
+        self._dialling = trio.CancelScope()
         self._busy = False  # one dial at a time, one socket at a time
         self._context = contextvars.copy_context()
 
@@ -75,13 +75,13 @@ class Connection(PromptActor):
                     self._reconnector.cast_nowait(LinkFailed(number, error))
                 else:
                     self._busy = True
-                    self._scope = trio.CancelScope()  # made here, so that a drop right behind finds the right one
+                    self._dialling = trio.CancelScope()  # made here, so that a drop right behind finds the right one
                     self._context.run(self.start_soon, self._run_link, number)  # not in that of who called connect
             case DropLink(link=number, error=error):
                 if self._record.dialling == number:
-                    self._scope.cancel(reason="the dial was called off")
+                    self._dialling.cancel(reason="the dial was called off")
                 link = self._record.link
-                if link is not None and link.number == number:
+                if link is not None and link.number == number and link.error is None:
                     # A socket whose peer is deaf gets no handshake; one that we give up gets a civil goodbye.
                     link.farewell = "abort" if isinstance(error, TransportClosed) else "close"
                     self._finish(link, error)
@@ -102,42 +102,36 @@ class Connection(PromptActor):
     # --- one socket ---------------------------------------------------------------------------------------------------
 
     async def _run_link(self, number: int) -> None:
-        link: Link | None = None
-        failed: Exception | None = None
-        try:
-            with self._scope:  # one for the dial and for the link: to enter one takes as long as to send a frame
-                opened = await self._dial()
-                if isinstance(opened, Exception):
-                    failed = opened
-                else:
-                    link = self._link_up(number, opened)
-                    await self._read(link)
-            if link is not None and link.farewell == "close":
-                await link.transport.close(timeout=self._record.options.close_timeout)
-        finally:
-            if link is not None:
-                link.outbox.start_writer = None  # with this task the nursery may end
-                link.transport.abort()
-                self._busy = False
-                if link.error is not None:  # else it is the actor that ends, and terminate knows what that means
-                    self._end(link)
-        if link is None:
-            self._dial_failed(number, failed or self._called_off())
-
-    def _dial_failed(self, number: int, error: Exception) -> None:
         record = self._record
+        opened: Transport | Exception | None = None
+        with self._dialling:
+            opened = await self._dial()
         record.dialling = 0
-        self._busy = False
-        record.last_end = (number, error)
-        self._reconnector.cast_nowait(LinkFailed(number, error))
+        if opened is None or isinstance(opened, Exception):
+            self._busy = False
+            error = opened or self._called_off()
+            record.last_end = (number, error)
+            self._reconnector.cast_nowait(LinkFailed(number, error))
+            return
+        link = self._link_up(number, opened)
+        try:
+            # No scope around it, which would be 0.6 KiB of an idle link: what ends the link ends its transport.
+            await self._read(link)
+            if link.farewell == "close":
+                await opened.close(timeout=record.options.close_timeout)  # it has been closed, or is just being closed
+        finally:
+            link.outbox.start_writer = None  # with this task the nursery may end
+            opened.abort()
+            self._busy = False
+            if link.error is not None:  # else it is the actor that ends, and terminate knows what that means
+                self._end(link)
 
     def _link_up(self, number: int, transport: Transport) -> Link:
         record = self._record
-        record.dialling = 0
         options = record.options
         now = trio.current_time()
         heartbeat = HeartbeatState(options.heartbeat_interval, options.heartbeat_timeout_s, now)
-        link = Link(number, transport, heartbeat, now, self._scope, options.outbox_capacity, self._start_writer)
+        link = Link(number, transport, heartbeat, now, options.outbox_capacity, self._start_writer)
         record.link = link
         record.counters.links_opened += 1
         record.emit(LinkOpened(at=now, topic=record.topic.topic, link=number, transport=transport.name))
@@ -168,7 +162,7 @@ class Connection(PromptActor):
             transport = await self._connector.open(self.nursery, endpoint)
         except ConnectFailed as error:
             return error
-        if self._scope.cancel_called:
+        if self._dialling.cancel_called:
             transport.abort()  # it opened in the very moment in which it was called off
             return self._called_off()
         return transport
@@ -182,9 +176,18 @@ class Connection(PromptActor):
             self._heartbeat.cast_nowait(WatchLink())
 
     def _finish(self, link: Link, error: Exception) -> None:
-        if link.error is None:
-            link.error = error
-        link.scope.cancel(reason=f"the link ended: {error}")
+        if link.error is not None:
+            return
+        link.error = error
+        if link.farewell == "close":
+            self._context.run(self.start_soon, self._close, link)
+        else:
+            link.transport.abort()
+        if link.pausing is not None:
+            link.pausing.cancel(reason=f"the link ended: {error}")
+
+    async def _close(self, link: Link) -> None:
+        await link.transport.close(timeout=self._record.options.close_timeout)
 
     def _end(self, link: Link) -> None:
         if link.ended.is_set():
@@ -225,7 +228,11 @@ class Connection(PromptActor):
             while True:
                 if record.backlog.full:
                     await self._pause(link)
+                    if link.error is not None:
+                        return
                 messages = await receive()
+                if link.error is not None:
+                    return  # it was given up in that moment
                 # Nothing may be lost at an await: what was received is decoded and routed, or mailed, before the next
                 # one that can be cancelled.
                 first = self._take(link, messages, 0)
@@ -284,11 +291,15 @@ class Connection(PromptActor):
         backlog.paused = True
         link.heartbeat.pause(since)  # a reply that we do not read is not the node's fault
         try:
-            await backlog.room()
+            with trio.CancelScope() as link.pausing:
+                await backlog.room()
         finally:
+            link.pausing = None
             now = trio.current_time()
             link.heartbeat.resume(now)
             backlog.paused = False
+        if link.error is not None:
+            return
         self._watch_link()
         record.emit(ReadingResumed(at=now, topic=record.topic.topic, link=link.number, seconds=now - since))
 

@@ -23,7 +23,6 @@ class Link:
         transport: what Connection reads and writes; nobody else touches it.
         heartbeat: the liveness of this socket.
         opened_at: in seconds of ``trio.current_time()``.
-        scope: what is cancelled to end it.
         outbox_capacity: frames that may wait before senders wait.
         start_writer: starts one, whenever there is something to write and none runs.
     """
@@ -37,7 +36,7 @@ class Link:
         "number",
         "opened_at",
         "outbox",
-        "scope",
+        "pausing",
         "transport",
     )
 
@@ -47,7 +46,6 @@ class Link:
         transport: Transport,
         heartbeat: Heartbeat,
         opened_at: float,
-        scope: trio.CancelScope,
         outbox_capacity: int,
         start_writer: Callable[[], None] | None = None,
     ) -> None:
@@ -55,10 +53,10 @@ class Link:
         self.transport = transport
         self.heartbeat = heartbeat
         self.opened_at = opened_at
-        self.scope = scope
         self.error: Exception | None = None
         self.ended = LazyEvent()
         self.broken = False  # a write has failed; what had arrived before is still being read
+        self.pausing: trio.CancelScope | None = None  # around what the reader waits for while the user is slow
         self.farewell: Literal["close", "abort"] = "abort"
         self.outbox = Outbox(outbox_capacity, start_writer)
 

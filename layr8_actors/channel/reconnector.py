@@ -140,6 +140,9 @@ class Reconnector(PromptActor):
         machine = record.machine
         if machine.status in (LinkStatus.LEAVING, LinkStatus.CLOSED):
             return  # those who came meanwhile are served once the old socket is gone
+        if not record.connect_requests:
+            self._do(machine.connect_withdrawn())
+            return
         for request in list(record.connect_requests):
             if request.accepted or request.done.is_set():
                 continue
@@ -163,6 +166,8 @@ class Reconnector(PromptActor):
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def _do(self, commands: list[Command]) -> None:
+        if not commands:
+            return
         record = self._record
         now = trio.current_time()
         for command in commands:
