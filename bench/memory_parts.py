@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
-import trio.testing
 from memory import HERE, anonymous_kib
 
 from layr8_actors import Channel, ChannelOptions
@@ -182,11 +181,11 @@ async def grow(count: int, make: Callable[..., Any], argument: Any) -> dict[str,
     """Make a hundred, then so many more, and say what one of those has cost."""
     async with trio.open_nursery() as nursery:
         kept = await make(nursery, FIRST, argument)
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await trio.sleep(1.0)  # until they idle, and hibernate where they do
         before, tracked = anonymous_kib(), len(gc.get_objects())
         kinds = collections.Counter(type(found).__name__ for found in gc.get_objects())
         kept += await make(nursery, count, argument)
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await trio.sleep(1.0)  # until they idle, and hibernate where they do
         growth = (anonymous_kib() - before) / count
         objects_each = (len(gc.get_objects()) - tracked) / count
         more = collections.Counter(type(found).__name__ for found in gc.get_objects())

@@ -39,6 +39,12 @@ class Prompt(Alone):
     waits = False
 
 
+class Hibernating(Prompt):
+    """One that has no task while it idles."""
+
+    hibernate_after = 0
+
+
 def held() -> int:
     """The bytes that Python objects hold now."""
     gc.collect()
@@ -80,17 +86,20 @@ def main() -> None:
     empty = trio.run(cost, lambda: tree(Alone, 0), trees)
     alone = (trio.run(cost, lambda: tree(Alone, ACTORS), trees) - empty) / ACTORS
     prompt = (trio.run(cost, lambda: tree(Prompt, ACTORS), trees) - empty) / ACTORS
+    hibernating = (trio.run(cost, lambda: tree(Hibernating, ACTORS), trees) - empty) / ACTORS
     helped = (trio.run(cost, lambda: tree(WithHelpers, ACTORS), trees) - empty) / ACTORS
     print(f"| idle, of {trees} supervisors | KiB each |")
     print("|---|---|")
     print(f"| supervisor without children | {empty:.2f} |")
     print(f"| actor without helper tasks, in its supervisor | {alone:.2f} |")
     print(f"| actor without helper tasks whose methods never wait, likewise | {prompt:.2f} |")
+    print(f"| ... and that hibernates, likewise | {hibernating:.2f} |")
     print(f"| actor that may start helper tasks, likewise | {helped:.2f} |")
     figures = {
         "supervisor_kib": empty,
         "actor_kib": alone,
         "actor_that_never_waits_kib": prompt,
+        "actor_that_hibernates_kib": hibernating,
         "actor_with_nursery_kib": helped,
     }
     print(json.dumps({"benchmark": "otp_memory", "supervisors": trees, **figures}))

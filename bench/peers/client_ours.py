@@ -164,6 +164,7 @@ async def memory(url: str, count: int) -> dict[str, float]:
         await open_many(nursery, url, -1, 1)
         before = work.anonymous_kib()
         await open_many(nursery, url, 0, count)
+        await trio.sleep(1.0)  # until they idle
         growth = work.anonymous_kib() - before
         nursery.cancel_scope.cancel()
     return {"n": count, "kib": growth / count}

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import ConnectFailed, InvalidOption, MailboxFull, MalformedFrame, NotConnected, TransportClosed
-from ..otp import Actor, ActorRef, ExitKind, ExitReason
+from ..otp import ActorRef, ExitKind, ExitReason
 from ..phoenix import Frame, Heartbeat as HeartbeatState, Ref, TopicStatus
 from .events import LinkClosed, LinkLost, LinkOpened, ReadingPaused, ReadingResumed
 from .link import Link
 from .link_state import DropLink, OpenLink
 from .messages import FramesArrived, LinkEnded, LinkFailed, LinkUp, Resynchronize, WatchLink
 from .outbox import Outgoing
+from .prompt import PromptActor
 
 if TYPE_CHECKING:
     from ..transport import Connector, Transport
@@ -37,7 +38,7 @@ SIZE_PER_TURN = 24 * 1024
 round trip of another channel takes 3.0 times what it takes in an idle process, 5.7 times with twice as much."""
 
 
-class Connection(Actor):
+class Connection(PromptActor):
     """The actor that owns the socket.
 
     Args:
@@ -47,8 +48,6 @@ class Connection(Actor):
         heartbeat: is told of new sockets.
         reconnector: is told how dials end.
     """
-
-    waits = False  # but in terminate, and in tasks of their own
 
     def __init__(
         self, record: Record, connector: Connector, router: ActorRef, heartbeat: ActorRef, reconnector: ActorRef
@@ -65,6 +64,7 @@ class Connection(Actor):
     async def init(self) -> None:
         """Declare what the last incarnation held as lost; its sockets died with it."""
         self._forget("the connection actor was restarted")
+        self.attend()
 
     async def handle_cast(self, message: object) -> None:
         """Open or drop a socket; both go on in a task of their own, so that the mailbox stays open."""
@@ -76,12 +76,12 @@ class Connection(Actor):
                 else:
                     self._busy = True
                     self._dialling = trio.CancelScope()  # made here, so that a drop right behind finds the right one
-                    self.start_soon(self._run_link, number)
+                    self._context.run(self.start_soon, self._run_link, number)  # not in that of who called connect
             case DropLink(link=number, error=error):
                 if self._record.dialling == number:
                     self._dialling.cancel(reason="the dial was called off")
                 link = self._record.link
-                if link is not None and link.number == number:
+                if link is not None and link.number == number and link.error is None:
                     # A socket whose peer is deaf gets no handshake; one that we give up gets a civil goodbye.
                     link.farewell = "abort" if isinstance(error, TransportClosed) else "close"
                     self._finish(link, error)
@@ -103,27 +103,22 @@ class Connection(Actor):
 
     async def _run_link(self, number: int) -> None:
         record = self._record
-        opened = await self._dial()
+        opened: Transport | Exception | None = None
+        with self._dialling:
+            opened = await self._dial()
         record.dialling = 0
-        if isinstance(opened, Exception):
+        if opened is None or isinstance(opened, Exception):
             self._busy = False
-            record.last_end = (number, opened)
-            self._reconnector.cast_nowait(LinkFailed(number, opened))
+            error = opened or self._called_off()
+            record.last_end = (number, error)
+            self._reconnector.cast_nowait(LinkFailed(number, error))
             return
-        options = record.options
-        now = trio.current_time()
-        heartbeat = HeartbeatState(options.heartbeat_interval, options.heartbeat_timeout_s, now)
-        link = Link(number, opened, heartbeat, now, options.outbox_capacity, self._start_writer)
-        record.link = link
-        record.counters.links_opened += 1
-        record.emit(LinkOpened(at=now, topic=record.topic.topic, link=number, transport=opened.name))
-        self._reconnector.cast_nowait(LinkUp(number))
-        self._watch_link()
+        link = self._link_up(number, opened)
         try:
-            with link.scope:
-                await self._read(link)
+            # No scope around it, which would be 0.6 KiB of an idle link: what ends the link ends its transport.
+            await self._read(link)
             if link.farewell == "close":
-                await opened.close(timeout=options.close_timeout)
+                await opened.close(timeout=record.options.close_timeout)  # it has been closed, or is just being closed
         finally:
             link.outbox.start_writer = None  # with this task the nursery may end
             opened.abort()
@@ -131,35 +126,49 @@ class Connection(Actor):
             if link.error is not None:  # else it is the actor that ends, and terminate knows what that means
                 self._end(link)
 
+    def _link_up(self, number: int, transport: Transport) -> Link:
+        record = self._record
+        options = record.options
+        now = trio.current_time()
+        heartbeat = HeartbeatState(options.heartbeat_interval, options.heartbeat_timeout_s, now)
+        link = Link(number, transport, heartbeat, now, options.outbox_capacity, self._start_writer)
+        record.link = link
+        record.counters.links_opened += 1
+        record.emit(LinkOpened(at=now, topic=record.topic.topic, link=number, transport=transport.name))
+        link.outbox.enter()  # its reader writes what there is now, the join; a task for that would come to it later
+        self._reconnector.cast_nowait(LinkUp(number))
+        self._watch_link()
+        return link
+
     async def _dial(self) -> Transport | Exception:
         options = self._record.options
-        transport: Transport | None = None
-        with self._dialling:
-            try:
-                if not callable(options.api_key):
-                    endpoint = await options.endpoint()  # at once
-                else:
-                    deadline = trio.current_time() + options.connect_timeout
-                    with trio.fail_at(deadline):
-                        endpoint = await options.endpoint()
-                    endpoint = endpoint.within(max(deadline - trio.current_time(), 0.001))
-            except trio.TooSlowError:
-                return ConnectFailed(options.public_url, f"no API key within {options.connect_timeout:g} s")
-            except InvalidOption as error:
-                return error
-            except Exception as error:
-                # The class alone: the provider is the user's code, and its text might hold a key.
-                return ConnectFailed(options.public_url, f"asking for the API key raised {type(error).__name__}")
-            self._record.endpoint = endpoint
-            try:
-                transport = await self._connector.open(self.nursery, endpoint)
-            except ConnectFailed as error:
-                return error
-        if transport is not None and not self._dialling.cancel_called:
-            return transport
-        if transport is not None:
+        try:
+            if not callable(options.api_key):
+                endpoint = await options.endpoint()  # at once
+            else:
+                deadline = trio.current_time() + options.connect_timeout
+                with trio.fail_at(deadline):
+                    endpoint = await options.endpoint()
+                endpoint = endpoint.within(max(deadline - trio.current_time(), 0.001))
+        except trio.TooSlowError:
+            return ConnectFailed(options.public_url, f"no API key within {options.connect_timeout:g} s")
+        except InvalidOption as error:
+            return error
+        except Exception as error:
+            # The class alone: the provider is the user's code, and its text might hold a key.
+            return ConnectFailed(options.public_url, f"asking for the API key raised {type(error).__name__}")
+        self._record.endpoint = endpoint
+        try:
+            transport = await self._connector.open(self.nursery, endpoint)
+        except ConnectFailed as error:
+            return error
+        if self._dialling.cancel_called:
             transport.abort()  # it opened in the very moment in which it was called off
-        return ConnectFailed(options.public_url, "the dial was called off")
+            return self._called_off()
+        return transport
+
+    def _called_off(self) -> ConnectFailed:
+        return ConnectFailed(self._record.options.public_url, "the dial was called off")
 
     def _watch_link(self) -> None:
         # While Heartbeat waits for its restart these gather, and one of them is as good as a thousand.
@@ -167,9 +176,18 @@ class Connection(Actor):
             self._heartbeat.cast_nowait(WatchLink())
 
     def _finish(self, link: Link, error: Exception) -> None:
-        if link.error is None:
-            link.error = error
-        link.scope.cancel(reason=f"the link ended: {error}")
+        if link.error is not None:
+            return
+        link.error = error
+        if link.farewell == "close":
+            self._context.run(self.start_soon, self._close, link)
+        else:
+            link.transport.abort()
+        if link.pausing is not None:
+            link.pausing.cancel(reason=f"the link ended: {error}")
+
+    async def _close(self, link: Link) -> None:
+        await link.transport.close(timeout=self._record.options.close_timeout)
 
     def _end(self, link: Link) -> None:
         if link.ended.is_set():
@@ -195,7 +213,8 @@ class Connection(Actor):
             record.link.transport.abort()
             self._end(record.link)
         record.dialling = 0
-        self._reconnector.cast_nowait(Resynchronize())
+        if self._reconnector.running:  # else it looks when it starts
+            self._reconnector.cast_nowait(Resynchronize())
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -203,10 +222,17 @@ class Connection(Actor):
         record = self._record
         receive = link.transport.receive
         try:
+            if link.outbox.urgent:
+                await self._write_first(link)
+            link.outbox.leave_to_others()
             while True:
                 if record.backlog.full:
                     await self._pause(link)
+                    if link.error is not None:
+                        return
                 messages = await receive()
+                if link.error is not None:
+                    return  # it was given up in that moment
                 # Nothing may be lost at an await: what was received is decoded and routed, or mailed, before the next
                 # one that can be cancelled.
                 first = self._take(link, messages, 0)
@@ -265,11 +291,15 @@ class Connection(Actor):
         backlog.paused = True
         link.heartbeat.pause(since)  # a reply that we do not read is not the node's fault
         try:
-            await backlog.room()
+            with trio.CancelScope() as link.pausing:
+                await backlog.room()
         finally:
+            link.pausing = None
             now = trio.current_time()
             link.heartbeat.resume(now)
             backlog.paused = False
+        if link.error is not None:
+            return
         self._watch_link()
         record.emit(ReadingResumed(at=now, topic=record.topic.topic, link=link.number, seconds=now - since))
 
@@ -304,6 +334,16 @@ class Connection(Actor):
                 with trio.move_on_after(record.options.close_timeout):
                     await link.ended.wait()
             self._finish(link, error)
+
+    async def _write_first(self, link: Link) -> None:
+        urgent, queued, marks = link.outbox.take()
+        try:
+            await link.transport.send(self._batch(link, urgent, queued))
+        except TransportClosed:
+            link.broken = True  # what had arrived is read next, and the real close code
+            return
+        for mark in marks:
+            mark.set()
 
     def _batch(self, link: Link, batch: list[str | bytes], queued: list[Outgoing]) -> list[str | bytes]:
         """Append what may still be written of ``queued``, and say of each request that it is written from now on."""

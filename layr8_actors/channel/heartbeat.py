@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import TransportClosed
-from ..otp import Actor, ActorRef
+from ..otp import ActorRef
 from .link_state import DropLink
 from .messages import WatchLink
+from .prompt import PromptActor
 
 if TYPE_CHECKING:
     from .record import Record
@@ -34,7 +35,7 @@ def held_up(deadline: float, now: float) -> bool:
     return now - deadline >= HELD_UP
 
 
-class Heartbeat(Actor):
+class Heartbeat(PromptActor):
     """The actor that beats.
 
     Args:
@@ -43,7 +44,6 @@ class Heartbeat(Actor):
     """
 
     helpers = False
-    waits = False
 
     def __init__(self, record: Record, connection: ActorRef) -> None:
         self._record = record
@@ -52,6 +52,7 @@ class Heartbeat(Actor):
     async def init(self) -> None:
         """Watch from now on; a socket that is open already is watched at once."""
         self.deadline = self._beat(trio.current_time())
+        self.attend()
 
     async def handle_cast(self, message: object) -> None:
         """Look again: there is a new socket, or it is read again after a pause."""

@@ -6,15 +6,17 @@ link to come back, does not hold them up.
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..otp import Actor, ExitReason
+from ..otp import ExitReason
 from .events import CallbackFailed, CallbacksSkipped, MessageDropped, MessageInterrupted
 from .messages import Joined, MessagesArrived, Notify, Push
+from .prompt import PromptActor
 
 if TYPE_CHECKING:
     from .options import Callbacks
@@ -32,24 +34,26 @@ MAX_NOTICES = 64
 """Calls of on_disconnect and on_reconnect that may wait for one that does not return. Ours: 32 drops' worth."""
 
 
-class Inbox(Actor):
+class Inbox(PromptActor):
     """The actor that stands between the channel and the user's code.
 
     Args:
         record: the channel's record.
     """
 
-    waits = False  # but in terminate, and in tasks of their own
+    hibernate_after = 0.1  # ours: a wake-up is 8 us, which ten times a second is nothing, and for each message much
 
     def __init__(self, record: Record) -> None:
         self._record = record
         self._announcing = False
+        self._context = contextvars.copy_context()
 
     async def init(self) -> None:
         """Go on with what was waiting before a crash; it is first in line."""
         self._record.lane_open = False  # a lane that was cancelled before its first step could not say so
         self._look_for_mail()
         self._start_lanes()
+        self.attend()
 
     def _look_for_mail(self) -> None:
         if self._record.messages_mailed:
@@ -60,11 +64,11 @@ class Inbox(Actor):
         record = self._record
         backlog = record.backlog
         if not record.lane_open and record.options.callbacks.on_message and (backlog.messages or backlog.joins):
-            self.start_soon(self._deliver, record.options.callbacks)
+            self._context.run(self.start_soon, self._deliver, record.options.callbacks)
             record.lane_open = True
         if record.notices and not self._announcing:
             self._announcing = True
-            self.start_soon(self._announce)
+            self._context.run(self.start_soon, self._announce)  # not in that of who sent us the notice
 
     async def handle_cast(self, message: object) -> None:
         """Put messages and notices into their lanes."""

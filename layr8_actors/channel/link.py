@@ -36,7 +36,7 @@ class Link:
         "number",
         "opened_at",
         "outbox",
-        "scope",
+        "pausing",
         "transport",
     )
 
@@ -53,10 +53,10 @@ class Link:
         self.transport = transport
         self.heartbeat = heartbeat
         self.opened_at = opened_at
-        self.scope = trio.CancelScope()
         self.error: Exception | None = None
         self.ended = LazyEvent()
         self.broken = False  # a write has failed; what had arrived before is still being read
+        self.pausing: trio.CancelScope | None = None  # around what the reader waits for while the user is slow
         self.farewell: Literal["close", "abort"] = "abort"
         self.outbox = Outbox(outbox_capacity, start_writer)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
@@ -150,16 +152,10 @@ class ChannelOptions:
             raise InvalidOption("callbacks", self.callbacks, "Callbacks(...)")
         if self.did_spec is not None:
             self._check_did_spec()
-        for name in ("heartbeat_interval", "connect_timeout", "join_timeout", "reply_timeout", "close_timeout"):
-            checked_seconds(name, getattr(self, name), allow_zero=False)
-        if checked_seconds("heartbeat_timeout", self.heartbeat_timeout_s, allow_zero=False) > self.heartbeat_interval:
-            raise InvalidOption("heartbeat_timeout", self.heartbeat_timeout, "at most heartbeat_interval")
-        for name, least in (("max_message_size", 1), ("inbox_capacity", 1), ("outbox_capacity", 1)):
-            checked_count(name, getattr(self, name), minimum=least)
-        if checked_count("inbox_bytes", self.inbox_bytes_bound, minimum=1) < self.max_message_size:
-            raise InvalidOption("inbox_bytes", self.inbox_bytes, "at least max_message_size, or None for twice that")
-        # The supervisor's own check, made here so that it fails at construction: the window must be able to fill.
-        Supervisor((), max_restarts=self.max_restarts, max_seconds=self.max_seconds, backoff=RESTART_BACKOFF)
+        numbers = _numbers_of(self)
+        # Once for all channels that have the same ones; what is no plain number is none of those that were good before.
+        check = _check_numbers if _PLAIN.issuperset(map(type, numbers)) else _check_numbers.__wrapped__
+        check(*numbers)
         if not isinstance(self.backoff, Backoff):
             raise InvalidOption("backoff", self.backoff, "Backoff(...)")
         if self.auth not in ("query", "header"):
@@ -229,6 +225,49 @@ class ChannelOptions:
             max_message_size=self.max_message_size,
             open_timeout=self.connect_timeout,
         )
+
+
+_PLAIN = frozenset((int, float, type(None)))
+_NUMBERS = (
+    "heartbeat_interval",
+    "heartbeat_timeout",
+    "connect_timeout",
+    "join_timeout",
+    "reply_timeout",
+    "close_timeout",
+    "max_message_size",
+    "inbox_capacity",
+    "inbox_bytes",
+    "outbox_capacity",
+    "max_restarts",
+    "max_seconds",
+)
+_numbers_of = operator.attrgetter(*_NUMBERS)
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _check_numbers(*numbers: Any) -> None:
+    """Check the options that are :data:`_NUMBERS`; what passes is known from then on.
+
+    Args:
+        numbers: in that order.
+
+    Raises:
+        InvalidOption: one is not allowed.
+    """
+    given = dict(zip(_NUMBERS, numbers, strict=True))
+    interval, timeout = given["heartbeat_interval"], given["heartbeat_timeout"]
+    for name in ("heartbeat_interval", "connect_timeout", "join_timeout", "reply_timeout", "close_timeout"):
+        checked_seconds(name, given[name], allow_zero=False)
+    if checked_seconds("heartbeat_timeout", interval if timeout is None else timeout, allow_zero=False) > interval:
+        raise InvalidOption("heartbeat_timeout", timeout, "at most heartbeat_interval")
+    for name in ("max_message_size", "inbox_capacity", "outbox_capacity"):
+        checked_count(name, given[name], minimum=1)
+    size, most = given["max_message_size"], given["inbox_bytes"]
+    if checked_count("inbox_bytes", 2 * size if most is None else most, minimum=1) < size:
+        raise InvalidOption("inbox_bytes", most, "at least max_message_size, or None for twice that")
+    # The supervisor's own check, made here so that it fails at construction: the window must be able to fill.
+    Supervisor((), max_restarts=given["max_restarts"], max_seconds=given["max_seconds"], backoff=RESTART_BACKOFF)
 
 
 def _wrapped(source: object) -> Secret | Callable[..., object] | InvalidOption:

@@ -144,6 +144,16 @@ class Outbox:
         self._writer = None
         return trio.lowlevel.Abort.SUCCEEDED
 
+    def enter(self) -> None:
+        """Be the writer from now on, before anything is put."""
+        self._idle = False
+
+    def leave_to_others(self) -> None:
+        """Go, and let another writer begin where something waits for one, or else with the next frame."""
+        self._idle = True
+        if self._waits_for_writer:
+            self.wake()
+
     def leave(self) -> bool:
         """Let the writer go where nothing waits for it; the next frame starts another.
 

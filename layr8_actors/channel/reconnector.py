@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import ConnectFailed
-from ..otp import Actor, ActorRef
+from ..otp import ActorRef
 from ..phoenix import TopicStatus
 from .events import AttemptFailed, GaveUp
 from .link_state import (
@@ -40,6 +40,7 @@ from .messages import (
     ServeRequests,
     TopicEnded,
 )
+from .prompt import PromptActor
 
 if TYPE_CHECKING:
     from .record import Record
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ("Reconnector",)
 
 
-class Reconnector(Actor):
+class Reconnector(PromptActor):
     """The actor that decides when to dial and to join.
 
     Args:
@@ -59,7 +60,6 @@ class Reconnector(Actor):
     """
 
     helpers = False
-    waits = False
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class Reconnector(Actor):
         self._resynchronize()
         self._serve_requests()
         self._set_alarm()
+        self.attend()
 
     async def handle_cast(self, message: object) -> None:
         """Hand one event to the machine."""
@@ -115,8 +116,10 @@ class Reconnector(Actor):
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        deadline = self._record.machine.deadline
-        self.deadline = math.inf if deadline is None else deadline
+        due = self._record.machine.deadline
+        deadline = math.inf if due is None else due
+        if deadline != self.deadline:  # setting it wakes the task, which may not be the one that runs this
+            self.deadline = deadline
 
     def _resynchronize(self) -> None:
         record = self._record
@@ -137,6 +140,9 @@ class Reconnector(Actor):
         machine = record.machine
         if machine.status in (LinkStatus.LEAVING, LinkStatus.CLOSED):
             return  # those who came meanwhile are served once the old socket is gone
+        if not record.connect_requests:
+            self._do(machine.connect_withdrawn())
+            return
         for request in list(record.connect_requests):
             if request.accepted or request.done.is_set():
                 continue
@@ -160,6 +166,8 @@ class Reconnector(Actor):
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def _do(self, commands: list[Command]) -> None:
+        if not commands:
+            return
         record = self._record
         now = trio.current_time()
         for command in commands:

@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from ..errors import JoinRejected, RemoteProtocolError, TopicDown
-from ..otp import Actor, ActorRef, Continue, ExitKind, ExitReason
+from ..otp import ActorRef, Continue, ExitKind, ExitReason
 from ..phoenix import (
     PHOENIX_TOPIC,
     PHX_REPLY,
@@ -45,6 +45,7 @@ from .messages import (
     Resynchronize,
     TopicEnded,
 )
+from .prompt import PromptActor
 from .refusal import is_permanent_reason
 from .reply import Reply
 
@@ -57,7 +58,7 @@ MAX_CRASHES_ON_ONE_FRAME = 2
 """A frame that crashed two incarnations is refused: it is the frame, and a third crash could spend the budget."""
 
 
-class Router(Actor):
+class Router(PromptActor):
     """The actor that routes.
 
     Args:
@@ -67,14 +68,13 @@ class Router(Actor):
     """
 
     helpers = False
-    waits = False
 
     def __init__(self, record: Record, inbox: ActorRef, reconnector: ActorRef) -> None:
         self._record = record
         self._inbox = inbox
         self._reconnector = reconnector
 
-    async def init(self) -> Continue:
+    async def init(self) -> Continue | None:
         """Look at what the last incarnation left."""
         record = self._record
         if record.unrouted and record.crashes_on_one_frame >= MAX_CRASHES_ON_ONE_FRAME:
@@ -83,13 +83,20 @@ class Router(Actor):
             record.routed_so_far += 1
             record.crashes_on_one_frame = 0
             record.refuse_frame(batch.link, RemoteProtocolError("this frame crashed the router twice"))
-        self._reconnector.cast_nowait(Resynchronize())
+        if self._reconnector.running:  # else it looks when it starts
+            self._reconnector.cast_nowait(Resynchronize())
         record.reply_deadlines.watch(self._set_alarm)
         self._set_alarm()
         record.route = self.route_now
         record.failed_now = None
         self._look_for_mail()
-        return Continue()
+        self.attend()
+        return Continue() if record.unrouted else None
+
+    @property
+    def free(self) -> bool:
+        """False while frames are routed, or are to be routed first: a join must not come between two."""
+        return not (self._record.unrouted or self._record.mailed)
 
     def _look_for_mail(self) -> None:
         if self._record.mailed:

@@ -24,6 +24,7 @@ from .heartbeat import Heartbeat
 from .inbox import Inbox
 from .messages import ServeRequests
 from .options import RESTART_BACKOFF, ChannelOptions
+from .prompt import PromptRef
 from .reconnector import Reconnector
 from .record import ConnectRequest, Record
 from .router import Router
@@ -52,10 +53,10 @@ class Tree:
         capacity = 4 * record.backlog.read_ahead
         inbox = LastingRef("inbox", mailbox_capacity=capacity, keep_mailbox=True)
         router = LastingRef("router", mailbox_capacity=capacity, keep_mailbox=True)
-        connection = ActorRef("connection")
-        heartbeat = ActorRef("heartbeat", keep_mailbox=True)
-        reconnector = ActorRef("reconnector", keep_mailbox=True)
-        self._reconnector = reconnector
+        connection = PromptRef("connection")
+        heartbeat = PromptRef("heartbeat", keep_mailbox=True)
+        reconnector = PromptRef("reconnector", keep_mailbox=True)
+        self._reconnector: ActorRef = reconnector
         named = options.transport
         connector: Connector = connector_named(named) if isinstance(named, str) else named
         specs: list[ChildSpec] = [
@@ -142,7 +143,7 @@ class Tree:
             self._reconnector.cast_nowait(ServeRequests())
 
 
-class LastingRef(ActorRef):
+class LastingRef(PromptRef):
     """A ref whose mailbox outlives a stop by hand too: what was read waits there, counted, until somebody starts it.
 
     Nobody ever waits for room in it, so there is nobody to release where no incarnation follows by itself.

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .actor_state import NOT_BEGUN, SHUTDOWN, ActorState
+from .actor_state import NOT_BEGUN, SHUTDOWN
 from .call import QueuedCall, Reply
 from .child_spec import WORKER_SHUTDOWN
 from .exit_reason import ExitKind, ExitReason, died
+from .hibernation import Hibernation
 from .in_hand import CONTINUE, NOTHING, TIMEOUT
 from .incarnation import Incarnation, incarnation_of
 from .monitor import Down
@@ -29,7 +30,7 @@ __all__ = ("ActorProcess",)
 logger = logging.getLogger("layr8_actors.otp")
 
 
-class ActorProcess(ActorState):
+class ActorProcess(Hibernation):
     """Runs one actor object until it crashes or is asked to end, in one task.
 
     An actor with helper tasks has a nursery, and inside it a scope for its loop alone. One without has but one cancel
@@ -87,8 +88,11 @@ class ActorProcess(ActorState):
         reason: ExitReason | None = None
         try:
             actor = self._make()
-            self._begun = actor, at_once(actor.init())
+            continuation = at_once(actor.init())
+            self._begun = actor, continuation
             self._arrive(incarnation)
+            if actor.hibernate_after != math.inf:
+                self._fall_asleep(actor, continuation)
         except Exception as error:
             reason = self._reason(error, error)
             raise
@@ -133,8 +137,12 @@ class ActorProcess(ActorState):
                                             self._in_hand = NOTHING
                                             del term
                                         while self._stays:
+                                            if self._gives_up_task(actor):
+                                                return
                                             due = self._next_due(actor)
-                                            if not self.mailbox.park(task):
+                                            if self._roused:
+                                                self._roused = False
+                                            elif not self.mailbox.park(task):
                                                 await self._checkpoint()
                                             elif due == math.inf:
                                                 await trio.lowlevel.wait_task_rescheduled(
@@ -151,16 +159,17 @@ class ActorProcess(ActorState):
                         # is.
                         error = self._unwrapped(caught)
                     finally:
-                        try:
-                            self.mailbox.unpark()  # where Ctrl-C came just before the wait
-                            if self._wanted:
-                                error = await self._begin_wanted(error)
-                            reason = self._reason(error, sys.exception())
-                            if self._incarnation is not None and not reason.clean:
-                                self._incarnation.doing = self.handling
-                            await self._end(actor, reason)
-                        finally:
-                            self._release(reason)
+                        if not self.asleep:
+                            try:
+                                self.mailbox.unpark()  # where Ctrl-C came just before the wait
+                                if self._wanted:
+                                    error = await self._begin_wanted(error)
+                                reason = self._reason(error, sys.exception())
+                                if self._incarnation is not None and not reason.clean:
+                                    self._incarnation.doing = self.handling
+                                await self._end(actor, reason)
+                            finally:
+                                self._release(reason)
                     self._raise(error, reason)
             except Exception as caught:
                 if whole is None:
@@ -168,7 +177,7 @@ class ActorProcess(ActorState):
                 raised = caught
             fatal = False
         finally:
-            if whole is not None:
+            if whole is not None and not self.asleep:
                 whole.end(raised, fatal)
 
     def _around_all(self, whole: Incarnation | None) -> AbstractContextManager[object]:
@@ -191,7 +200,7 @@ class ActorProcess(ActorState):
             if self._nursery is not None:
                 self._nursery.cancel_scope.shield = True
                 for async_fn, args in self._wanted:
-                    self._nursery.start_soon(async_fn, *args)
+                    self._begin_help(self._nursery, async_fn, args)
                 self._wanted = ()
             return UNSCOPED
         if not self._actor.helpers:
@@ -218,7 +227,7 @@ class ActorProcess(ActorState):
             async with trio.open_nursery() as nursery:
                 nursery.cancel_scope.cancel(reason=f"actor {self._ref.id} has crashed")
                 for async_fn, args in wanted:
-                    nursery.start_soon(async_fn, *args)
+                    self._begin_help(nursery, async_fn, args)
         except Exception as raised:
             if error is None:
                 return self._unwrapped(raised)
@@ -300,11 +309,6 @@ class ActorProcess(ActorState):
         if error is not None and (self._incarnation is not None or not reason.clean):
             raise error
 
-    def _next_due(self, actor: Actor) -> float:
-        if self._to_drain is not None:
-            return math.inf  # what is queued is finished, and nothing else is begun
-        return actor._deadline if self._timers is None else min(actor._deadline, self._timers.next_due())
-
     async def _run_due(self, actor: Actor) -> None:
         timer = None if self._timers is None else self._timers.pop_due(min(actor.deadline, trio.current_time()))
         if timer is not None:
@@ -370,6 +374,8 @@ class ActorProcess(ActorState):
             monitor.cancel()
         self._ref._unbind()
         if self._incarnation is not None:
+            if self._actor.hibernate_after != math.inf:
+                self._incarnation.owner.withdraw_alarm(self)
             self._incarnation.on_gone = self._ref._forget
         if self._gone is not None:
             self._gone.set()

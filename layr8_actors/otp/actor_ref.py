@@ -82,6 +82,12 @@ class ActorRef:
         return self._process is not None and not self._process.closing
 
     @property
+    def idle(self) -> bool:
+        """True while the actor waits for a message and has none."""
+        process = self._process
+        return process is not None and not process.closing and process.idle and process.mailbox.empty
+
+    @property
     def pid(self) -> Pid | None:
         """The identity of the incarnation that runs now, its ``init`` and its cleanup included; else ``None``."""
         return None if self._process is None else self._process.pid

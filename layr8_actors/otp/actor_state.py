@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ..errors import CallTimeout, SupervisionError
-from .actor_timers import ActorTimers, Timer
+from .actor_timers import ActorTimers
 from .call import Reply
 from .exit_reason import ExitKind, ExitReason
 from .in_hand import NOTHING, described
@@ -40,14 +42,18 @@ class ActorState:
         "_actor",
         "_args",
         "_begun",
+        "_context",
         "_current",
         "_ended",
         "_gone",
+        "_idle_since",
         "_in_hand",
         "_incarnation",
         "_nursery",
         "_pid",
         "_ref",
+        "_rested",
+        "_roused",
         "_scope",
         "_scopeless",
         "_stop_reason",
@@ -57,6 +63,7 @@ class ActorState:
         "_to_drain",
         "_told",
         "_wanted",
+        "asleep",
         "closing",
         "mailbox",
         "monitors",
@@ -73,6 +80,8 @@ class ActorState:
         self._ref = ref
         self.task: trio.lowlevel.Task | None = None
         """What it runs in, once that has had a turn."""
+        self.asleep = False
+        """True while it holds no task; see :mod:`.hibernation`."""
         self.closing = False
         """True once no more calls are taken."""
         self._ended = False
@@ -84,7 +93,14 @@ class ActorState:
         self._nursery: trio.Nursery | None = None
         self._scope: trio.CancelScope | None = None
         self._begun: tuple[Actor | None, Continue | None] = NOT_BEGUN
-        """What :meth:`begin` leaves for the task."""
+        """What is left for the task by whoever starts one."""
+        self._context: contextvars.Context | None = None
+        """What the next task runs in, while it is asleep."""
+        self._idle_since = math.inf
+        self._rested = False
+        """True once it has idled for as long as its class says."""
+        self._roused = False
+        """True where a task is started because there is something to do."""
         self._scopeless = False
         """True where the actor's methods never wait, so that there is nothing to cancel but the wait for messages."""
         self._wanted: tuple[tuple[Callable[..., Awaitable[object]], tuple[Any, ...]], ...] = ()
@@ -122,7 +138,7 @@ class ActorState:
         """See :meth:`Actor.start_soon`."""
         if self._nursery is not None:
             try:
-                self._nursery.start_soon(async_fn, *args)
+                self._begin_help(self._nursery, async_fn, args)
             except RuntimeError as error:  # Trio's word for a nursery that has closed already
                 raise self._too_late() from error
         elif not self._actor.helpers:
@@ -131,6 +147,21 @@ class ActorState:
             raise self._too_late()  # nobody would ever begin it
         else:
             self._wanted = (*self._wanted, (async_fn, args))
+            self.mailbox.interrupt()
+
+    def _begin_help(
+        self, nursery: trio.Nursery, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]
+    ) -> None:
+        if self._actor.hibernate_after == math.inf:
+            nursery.start_soon(async_fn, *args)
+        else:
+            nursery.start_soon(self._help, async_fn, args, name=async_fn)
+
+    async def _help(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        # Its actor may hibernate once there is none of these, so it shall look.
+        try:
+            await async_fn(*args)
+        finally:
             self.mailbox.interrupt()
 
     @property
@@ -194,15 +225,6 @@ class ActorState:
         """See :meth:`Actor.mark_healthy`."""
         if self._incarnation is not None:
             self._incarnation.mark_healthy()
-
-    def send_after(self, delay: float, message: object) -> Timer:
-        """See :meth:`Actor.send_after`."""
-        if self._timers is None:
-            self._timers = ActorTimers()
-        timer = Timer(trio.current_time() + delay, message)
-        self._timers.add(timer)
-        self.mailbox.interrupt()  # where it waits, it shall see how long for
-        return timer
 
     def monitor(self, id: str, pid: Pid | None) -> Monitor:
         """See :meth:`Actor.monitor`."""

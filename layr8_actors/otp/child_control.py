@@ -12,6 +12,7 @@ import trio
 from ..errors import ChildStartError
 from ..telemetry import Hook
 from . import events
+from .alarms import Alarms, Sleeper
 from .child_spec import Restart
 from .children import ChildRecord, Children, ChildState
 from .commands import Command
@@ -26,6 +27,7 @@ REPORT_PERIOD = 5.0  # seconds between reports of a stuck child without a grace 
 # How many children are asked to end between two checkpoints. All in one go would hold up every other task, and what
 # lives between the asking and the end would set off full collections (10,000 actors: 54 us each, so 24; otp_scale.py).
 ASKED_AT_ONCE = 16
+RUNG_AT_ONCE = 16  # likewise, how many get a task between two checkpoints because their deadline has come
 
 
 class ChildControl:
@@ -40,6 +42,7 @@ class ChildControl:
     """
 
     __slots__ = (
+        "_alarms",
         "_children",
         "_dynamic",
         "_reports",
@@ -64,6 +67,7 @@ class ChildControl:
         self._children = children
         self._dynamic = dynamic
         self._reports = reports
+        self._alarms: Alarms | None = None  # until an actor without a task has a deadline
         self._waiting: trio.lowlevel.Task | None = None
         self._start_scope: trio.CancelScope | None = None
         self.stopping = False
@@ -118,7 +122,39 @@ class ChildControl:
             self.inbox.append(incarnation)
         self.wake()
 
+    def set_alarm(self, sleeper: Sleeper, due: float) -> None:
+        """Ring for an actor that has no task to wait in.
+
+        Args:
+            sleeper: the actor.
+            due: when, in seconds of ``trio.current_time()``.
+        """
+        if self._alarms is None:
+            self._alarms = Alarms()
+        if self._alarms.set(sleeper, due):
+            self.wake()
+
+    def withdraw_alarm(self, sleeper: Sleeper) -> None:
+        """The actor has ended, or needs no alarm."""
+        if self._alarms is not None:
+            self._alarms.withdraw(sleeper)
+
     # --- for the supervisor's own task --------------------------------------------------------------------------------
+
+    def next_alarm(self) -> float:
+        """Return when the next alarm rings, ``math.inf`` where none does."""
+        return math.inf if self._alarms is None else self._alarms.next_due()
+
+    def ring(self) -> None:
+        """Ring the alarms whose time has come, a turn's worth of them."""
+        if self._alarms is None:
+            return
+        now = trio.current_time()
+        for _ in range(RUNG_AT_ONCE):
+            sleeper = self._alarms.pop_due(now)
+            if sleeper is None:
+                return
+            sleeper.ring(now)
 
     @trio.lowlevel.enable_ki_protection
     async def sleep_until(self, deadline: float) -> None:
@@ -127,6 +163,8 @@ class ChildControl:
         Args:
             deadline: seconds of ``trio.current_time()``.
         """
+        # Alarms ring whatever the supervisor waits for: a child that is slow to start must not hold up its siblings.
+        deadline = min(deadline, self.next_alarm())
         # Parked in a slot, with a scope only where there is a deadline: an Event and a scope take 1.2 KiB (Trio 0.35).
         self.park()
         if deadline == math.inf:
@@ -134,6 +172,7 @@ class ChildControl:
         else:
             with trio.CancelScope(deadline=deadline):
                 await trio.lowlevel.wait_task_rescheduled(self.abort)
+        self.ring()
 
     def park(self) -> None:
         """Take the caller's task for the one to wake: the first half of a wait, of which :meth:`abort` is the other."""

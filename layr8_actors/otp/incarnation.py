@@ -11,6 +11,7 @@ import trio
 
 from ..errors import InvalidOption
 from ..telemetry import Hook
+from .alarms import Sleeper
 from .child_spec import ChildSpec
 from .exit_reason import ExitKind, ExitReason
 from .pid import Pid
@@ -29,6 +30,7 @@ class Owner(Protocol):
     """Who is told about an incarnation, in the task of the child."""
 
     insiders: Insiders
+    nursery: trio.Nursery
 
     @property
     def hook(self) -> Hook:
@@ -37,6 +39,12 @@ class Owner(Protocol):
 
     def wake(self) -> None:
         """The child is ready."""
+
+    def set_alarm(self, sleeper: Sleeper, due: float) -> None:
+        """Ring for an actor that has no task to wait in."""
+
+    def withdraw_alarm(self, sleeper: Sleeper) -> None:
+        """It has ended."""
 
     def ended(self, incarnation: Incarnation) -> None:
         """The child has ended; called once."""
@@ -196,10 +204,9 @@ class Incarnation:
         Args:
             nursery: the supervisor's.
         """
-        name = "/".join(self.path)
         of_actor: Callable[[Incarnation], ActorProcess] | None = getattr(self.spec.start, "otp_process", None)
         if of_actor is None:
-            nursery.start_soon(self._run, name=name)
+            nursery.start_soon(self._run, name="/".join(self.path))
             return
         raised: Exception | None = None
         fatal = True
@@ -213,8 +220,16 @@ class Incarnation:
         finally:
             if process is None:
                 self.end(raised, fatal)
-        if process is not None:
-            nursery.start_soon(process.run_whole, self, name=name)
+        if process is not None and not process.asleep:
+            self.launch(process.run_whole)
+
+    def launch(self, run_whole: Callable[[Incarnation], Awaitable[object]]) -> None:
+        """Start a task for an actor, its first one or the next.
+
+        Args:
+            run_whole: all that it does.
+        """
+        self.owner.nursery.start_soon(run_whole, self, name="/".join(self.path))
 
     async def _run(self) -> None:
         self.task = trio.lowlevel.current_task()

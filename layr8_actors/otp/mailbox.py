@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import trio
 
 from ..errors import ActorNotRunning, MailboxFull
+from .alarms import Sleeper
 from .exit_reason import ExitReason, died
 from .validation import checked_count
 
@@ -104,8 +105,8 @@ class Mailbox(Generic[T]):
         self.closed_with: ExitReason | None = None
         self._dropped = 0
         self._notices: list[_Notice[T]] | None = None
-        self._front: list[T] | None = None  # in front of the channel: handed to a reader that waited, or given back
-        self._reader: trio.lowlevel.Task | None = None
+        self._front: list[T] | None = None  # in front of the channel: handed to a reader that waited
+        self._reader: trio.lowlevel.Task | Sleeper | None = None
         self._send: trio.MemorySendChannel[T] | None = None
         self._receive: trio.MemoryReceiveChannel[T] | None = None
 
@@ -113,6 +114,11 @@ class Mailbox(Generic[T]):
     def queued(self) -> int:
         """How many items the reader can take now, those past the bound included."""
         return self.statistics().depth + len(self._notices or ())
+
+    @property
+    def empty(self) -> bool:
+        """True where nothing is in it, for sure."""
+        return not (self._front or self._receive or self._notices)
 
     async def put(self, item: T) -> None:
         """Append ``item``, waiting for room; a checkpoint, and when it is cancelled the item was not appended.
@@ -242,11 +248,11 @@ class Mailbox(Generic[T]):
             await trio.lowlevel.checkpoint()
 
     @trio.lowlevel.enable_ki_protection
-    def park(self, task: trio.lowlevel.Task) -> bool:
-        """Make ``task`` the reader, to be rescheduled when there is a message; the first half of :meth:`wait`.
+    def park(self, reader: trio.lowlevel.Task | Sleeper) -> bool:
+        """Make ``reader`` the one to be told when there is a message; the first half of :meth:`wait`.
 
         Args:
-            task: the caller's own, which waits right after this, with :meth:`abort` or what calls that.
+            reader: the caller's own task, which waits right after this with :meth:`abort`; or an actor that has none.
 
         Returns:
             False where there may be a message already, and nothing to wait for.
@@ -254,10 +260,10 @@ class Mailbox(Generic[T]):
         Raises:
             ActorNotRunning: the mailbox is closed.
         """
-        if self._front or self._receive is not None or self._notices:
+        if not self.empty:
             return False
         self._check_open()
-        self._reader = task
+        self._reader = reader
         return True
 
     def unpark(self) -> None:
@@ -274,7 +280,10 @@ class Mailbox(Generic[T]):
         """Make the reader return from :meth:`wait`, if it is there; no checkpoint."""
         if self._reader is not None:
             reader, self._reader = self._reader, None
-            trio.lowlevel.reschedule(reader)
+            if isinstance(reader, trio.lowlevel.Task):
+                trio.lowlevel.reschedule(reader)
+            else:
+                reader.wake()
 
     async def get(self) -> T:
         """Return the oldest message, waiting for one; always a checkpoint, and a cancelled one takes nothing.
@@ -347,16 +356,6 @@ class Mailbox(Generic[T]):
         except trio.WouldBlock:
             pass
         return batch
-
-    def put_back(self, item: T) -> None:
-        """Give back ``item``, just taken and not begun, so that it is the next one again.
-
-        Args:
-            item: the message.
-        """
-        self._front = [item, *(self._front or ())]
-        if self._notices is not None:
-            self._notices[0].behind += 1
 
     def close(self, reason: ExitReason) -> int:
         """Refuse all that comes, release the senders that wait, drop what is queued; idempotent.

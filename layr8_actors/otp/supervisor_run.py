@@ -104,7 +104,7 @@ class SupervisorRun:
                         del task_status  # Trio's own keeps the nursery of its start alive, which is 1 KiB
                         while not control.stopping:
                             if not await self._turn():
-                                due = self._timers.next_due()
+                                due = min(self._timers.next_due(), control.next_alarm())
                                 if due != math.inf:
                                     await control.sleep_until(due)
                                 else:  # the same, without a coroutine that would be held while nothing happens
@@ -112,6 +112,7 @@ class SupervisorRun:
                                     await trio.lowlevel.wait_task_rescheduled(control.abort)
                             # One checkpoint a turn: a child that ends as soon as it is started can starve nobody.
                             await trio.lowlevel.checkpoint()
+                            control.ring()
                 finally:
                     control.unpark()  # where Ctrl-C came just before the wait
                     try:

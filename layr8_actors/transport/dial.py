@@ -8,15 +8,18 @@ what must not be shown.
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeGuard
 
 import trio
 
 from .endpoint import Endpoint
 
-__all__ = ("OpenStream", "Progress", "Refused", "dial", "explain", "open_tcp_stream")
+__all__ = ("OpenStream", "Progress", "Refused", "dial", "explain", "open_tcp_stream", "receive_answer", "send_request")
 
 OpenStream = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """An async function of host and port that returns a connected stream: TCP, a proxy's tunnel, a memory stream."""
@@ -50,15 +53,86 @@ async def open_tcp_stream(host: str, port: int) -> trio.abc.Stream:
     family = _family_of_address(host)
     if family is None:
         return await trio.open_tcp_stream(host, port)
-    connecting = trio.socket.socket(family, trio.socket.SOCK_STREAM)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    connecting = socket.socket(family, socket.SOCK_STREAM)
     connected = False
     try:
-        await connecting.connect((host, port))
+        connecting.setblocking(False)
+        failure = connecting.connect_ex((host, port))
+        if failure in _UNDER_WAY:
+            failure = connecting.connect_ex((host, port))  # what is on this machine is connected by now, or refused
+        if failure in _UNDER_WAY:
+            await trio.lowlevel.wait_writable(connecting)
+            failure = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failure not in _CONNECTED:
+            raise OSError(failure, f"Error connecting to {(host, port)!r}: {os.strerror(failure)}")
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(connecting))
         connected = True
     finally:
         if not connected:
             connecting.close()
-    return trio.SocketStream(connecting)
+    return stream
+
+
+# What connect says of a socket that connects by itself from here on, on POSIX and on Windows.
+_UNDER_WAY = frozenset(
+    getattr(errno, name)
+    for name in ("EINPROGRESS", "EALREADY", "EWOULDBLOCK", "EINTR", "WSAEWOULDBLOCK", "WSAEALREADY", "WSAEINVAL")
+    if hasattr(errno, name)
+)
+_CONNECTED = (0, errno.EISCONN)
+
+
+async def send_request(stream: trio.abc.Stream, request: memoryview) -> None:
+    """Write the first bytes of a connection; without a pass of Trio's loop where the kernel takes them at once.
+
+    Args:
+        stream: connected, with nothing written yet.
+        request: the bytes.
+
+    Raises:
+        BrokenResourceError: the connection was lost.
+        ClosedResourceError: the stream was closed.
+
+    Checkpoints only if it waits; who reads the answer does.
+    """
+    if _is_plain(stream):
+        try:
+            request = request[os.write(stream.socket.fileno(), request) :]
+        except OSError:
+            pass  # the stream says what is wrong, or waits
+    if request:
+        await stream.send_all(request)
+
+
+async def receive_answer(stream: trio.abc.Stream, size: int) -> bytes | bytearray:
+    """Read what a peer answers that has been written to just now, for which there is no asking before it is there.
+
+    Args:
+        stream: connected.
+        size: the most bytes that are returned.
+
+    Returns:
+        Some bytes; none at the end of the stream.
+
+    Raises:
+        BrokenResourceError: the connection was lost.
+        ClosedResourceError: the stream was closed.
+
+    Always checkpoints; cancelled, it has read nothing.
+    """
+    if _is_plain(stream):
+        await trio.lowlevel.wait_readable(stream.socket)
+        try:
+            return os.read(stream.socket.fileno(), size)
+        except OSError:
+            pass  # likewise
+    return await stream.receive_some(size)
+
+
+def _is_plain(stream: trio.abc.Stream) -> TypeGuard[trio.SocketStream]:
+    """Whether it is a socket, which is a file descriptor, and nothing else: no TLS, and no subclass of anybody's."""
+    return type(stream) is trio.SocketStream and os.name == "posix"
 
 
 def _family_of_address(host: str) -> socket.AddressFamily | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import math
 import re
@@ -69,6 +70,24 @@ def checked_url(ws_url: object) -> NormalUrl | InvalidOption:
         return ws_url
     if not isinstance(ws_url, str):
         return InvalidOption("ws_url", ws_url, "a str such as 'wss://node.example.com/plugin_socket/websocket'")
+    if "?" in ws_url or "@" in ws_url:
+        return _normalized(ws_url)  # a key or a password may stand in it, which must not stay in a cache
+    try:
+        return _known(ws_url)
+    except InvalidOption as error:
+        return error.with_traceback(None)
+
+
+@functools.lru_cache(maxsize=64)
+def _known(ws_url: str) -> NormalUrl:
+    """The normalised URL, once for all channels to one node; what is refused is not kept."""
+    checked = _normalized(ws_url)
+    if isinstance(checked, InvalidOption):
+        raise checked
+    return checked
+
+
+def _normalized(ws_url: str) -> NormalUrl | InvalidOption:
     if _CONTROL_OR_SPACE.search(ws_url):
         return InvalidOption("ws_url", ws_url, "a URL without spaces and control characters")
     try:

@@ -109,7 +109,8 @@ class Connector(Protocol):
         Args:
             nursery: the transport's own task runs in it, which does what no caller is there to do (answers pings, reads
                 ahead, closes the socket), and nothing but ``Cancelled`` escapes into it; when it is cancelled, the link
-                is dropped.
+                is dropped. There may be none while a task of that nursery receives and nothing else is to be done: that
+                one is cancelled too, unless it is shielded, and then the link is dropped.
             endpoint: where to dial; its ``open_timeout`` bounds all steps together.
 
         Returns:

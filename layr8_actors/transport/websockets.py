@@ -15,7 +15,7 @@ from websockets.client import ClientProtocol
 from websockets.protocol import State
 from websockets.utils import accept_key
 
-from .dial import OpenStream, Refused, explain
+from .dial import OpenStream, Refused, explain, receive_answer, send_request
 from .endpoint import Endpoint
 from .framing import NODE, SILENT
 from .stream_connector import StreamConnector
@@ -87,11 +87,11 @@ class WebSocketsConnector(StreamConnector[WebSocketsTransport]):
         answer = AnswerHead()
         found: tuple[bytes, bytes] | None = None
         try:
-            await stream.send_all(request_with_key(request.encode("ascii"), endpoint))
+            await send_request(stream, request_with_key(request.encode("ascii"), endpoint))
             lost = "the connection was closed during the upgrade"
             while found is None:
                 # In no variable, which a traceback would show: a peer may echo the key.
-                found = answer.feed(await stream.receive_some(_HEAD_SIZE))
+                found = answer.feed(await receive_answer(stream, _HEAD_SIZE))
         except UpgradeFailed as failed:
             return failed.refused
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -101,6 +101,6 @@ class WebSocketsConnector(StreamConnector[WebSocketsTransport]):
         if failure is not None:
             failure = endpoint.redact(failure)
             return Refused(f"the answer to the upgrade is not a WebSocket handshake: {failure}")
-        transport = WebSocketsTransport(stream, endpoint, rest)
-        nursery.start_soon(transport.run)
+        transport = WebSocketsTransport(nursery, stream, endpoint, rest)
+        transport.start()
         return transport

@@ -1,7 +1,7 @@
 """One WebSocket over a Trio stream: many frames per read and per write, and no task between the caller and the socket.
 
 Who receives reads the socket itself, and who sends writes it itself. Only what neither of them does falls to a task of
-the transport's own, which sleeps most of the time: see :meth:`WebSocketsTransport.run`.
+the transport's own, and while a task of its nursery receives there is none: see :meth:`WebSocketsTransport.run`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class WebSocketsTransport:
     others have queued meanwhile.
 
     Args:
+        nursery: where its own task runs.
         stream: connected, and upgraded.
         endpoint: for the limits, and for the key that is taken out of what the peer says.
         data: what came behind the answer to the upgrade.
@@ -60,16 +61,20 @@ class WebSocketsTransport:
         "_frames",
         "_gone",
         "_lost",
+        "_nursery",
         "_over",
         "_reading",
         "_received",
+        "_running",
         "_sleeping",
         "_stream",
+        "_unclocked_at",
         "_writer",
     )
     name = "websockets"
 
-    def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint, data: bytes) -> None:
+    def __init__(self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint, data: bytes) -> None:
+        self._nursery = nursery
         self._stream = stream
         self._endpoint = endpoint
         self._frames = InboundFrames(endpoint.max_message_size)
@@ -79,7 +84,7 @@ class WebSocketsTransport:
         self._ahead: list[str | bytes] = []  # what run has read while nobody received
         self._ahead_size = 0
         self._discarding = False
-        self._reading = False  # somebody is, in stream.receive_some
+        self._reading: trio.lowlevel.Task | None = None  # who is, in stream.receive_some
         self._received = 0  # calls of receive that have returned something
         self._alarmed = True  # run will see before long whether anybody receives
         self._arrived: trio.lowlevel.ParkingLot | None = None  # receivers while another task reads
@@ -91,7 +96,9 @@ class WebSocketsTransport:
         self._over = False
         self._gone: trio.Event | None = None  # made by the first that waits for it
         # The transport's own task.
+        self._running = False  # there is one, or one was started that has not had a turn yet
         self._called = False  # there is something for it to do
+        self._unclocked_at = -math.inf  # when it saw a receiver that had only just been away, and set no clock
         self._sleeping: trio.lowlevel.Task | None = None
         self._busy: trio.CancelScope | None = None  # around what it does where that may take long
 
@@ -116,14 +123,14 @@ class WebSocketsTransport:
                     self._arrived = trio.lowlevel.ParkingLot()
                 await self._arrived.park()
             else:
-                self._reading = True
+                self._reading = trio.lowlevel.current_task()
                 try:
                     # In no variable, which a traceback would show: a peer may echo the key.
                     self._feed(await self._stream.receive_some(_RECEIVE_SIZE))
                 except Exception as error:  # a stream may be anybody's; whatever it raises, it cannot be read from
                     self._cannot_read(error)
                 finally:
-                    self._reading = False
+                    self._reading = None
                     if self._arrived:
                         self._arrived.unpark_all()
                     self._leave()
@@ -232,44 +239,57 @@ class WebSocketsTransport:
 
     # --- the transport's own task ------------------------------------------------------------------------------------
 
+    def start(self) -> None:
+        """Start the transport's own task; for the connector, and for who has something for it to do."""
+        self._running = True
+        receiver = self._reading
+        if receiver is None or receiver is trio.lowlevel.current_task():
+            self._nursery.start_soon(self.run)
+        else:  # in the context of who receives, and not of whoever happens to abort or to send
+            receiver.context.run(self._nursery.start_soon, self.run)
+
     async def run(self) -> None:
-        """Do what nobody else does, until the link has ended, then drop it; for the connector only.
+        """Do what nobody else does, until the link has ended, then drop it.
 
         It writes the protocol's own answers, reads where nobody receives or this side closes, and closes the socket.
-        Most of the time it sleeps, in as little memory as it can.
+
+        While a task of the same nursery receives, and there is nothing else to do, it returns: an idle link shall hold
+        no task of ours. Who receives is cancelled with the nursery then, and what it leaves behind starts another task,
+        which drops the link.
         """
         try:
             await self._look_after()
         except Exception as error:  # likewise
             self._lost = self._lost or f"the WebSocket task failed ({type(error).__name__})"
         finally:
-            self._writer.torn = True
-            default = self._lost or self._writer.failure or "the nursery of the transport was cancelled"
-            self._end = self._end or LinkEnd(1006, "", self._endpoint.redact(default))
-            try:
-                await trio.aclose_forcefully(self._stream)
-            except Exception as error:  # likewise
-                self._lost = self._lost or explain(error)
-            finally:
-                self._over = True
-                if self._arrived is not None:
-                    self._arrived.unpark_all()
-                if self._gone is not None:
-                    self._gone.set()
+            if self._running:
+                await self._drop()
+
+    async def _drop(self) -> None:
+        self._writer.torn = True
+        default = self._lost or self._writer.failure or "the nursery of the transport was cancelled"
+        self._end = self._end or LinkEnd(1006, "", self._endpoint.redact(default))
+        try:
+            await trio.aclose_forcefully(self._stream)
+        except Exception as error:  # likewise
+            self._lost = self._lost or explain(error)
+        finally:
+            self._over = True
+            if self._arrived is not None:
+                self._arrived.unpark_all()
+            if self._gone is not None:
+                self._gone.set()
 
     async def _look_after(self) -> None:
+        """Return when the link has ended; or when there is nothing to do, no longer :attr:`_running`."""
         received = self._received
-        last = -math.inf  # when a receiver was seen that had only just been away
-        due = trio.current_time() + _UNATTENDED  # when to see whether anybody receives
-        if self._reading:
-            self._alarmed, due = False, math.inf
+        due = math.inf  # when to see whether anybody receives
+        if not self._called:  # it is new, and who opened it is about to receive, or to send first
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            self._alarmed = self._reading is None
         while True:
-            if self._called or due < math.inf:
-                await self._sleep(due)
-            else:  # idle, as most links are most of the time: neither a scope, which is 1 KiB, nor one more coroutine
-                self._sleeping = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._oversleep)
-                self._called = False
+            self._called = False
             ended = self._has_ended()
             if self._writer.collect() and not self._writer.busy and not self._writer.torn:
                 with trio.move_on_after(_LAST_WRITE if ended else math.inf) as self._busy:
@@ -284,19 +304,26 @@ class WebSocketsTransport:
                 return
             now = trio.current_time()
             if self._alarmed and due == math.inf:
-                if self._reading and now - last >= _UNATTENDED:
-                    self._alarmed, last = False, now  # it took a lone message, and is back: that needs no clock
+                if self._reading and now - self._unclocked_at >= _UNATTENDED:
+                    self._alarmed, self._unclocked_at = False, now  # it took a lone message, and is back: no clock
                 else:
                     due = now + _UNATTENDED
-            if now < due and not self._closing:
-                continue
-            if self._reading or (self._full and not self._closing):
-                self._alarmed, due = False, math.inf  # whoever reads, or makes room, calls
-            elif received != self._received and not self._closing:
-                received, due = self._received, now + _UNATTENDED
-            else:
-                await self._read_ahead(math.inf)
-                self._called = True
+            if now >= due or self._closing:
+                if self._reading or (self._full and not self._closing):
+                    self._alarmed, due = False, math.inf  # whoever reads, or makes room, calls
+                elif received != self._received and not self._closing:
+                    received, due = self._received, now + _UNATTENDED
+                else:
+                    await self._read_ahead(math.inf)
+                    self._called = True
+            if self._called or due < math.inf:
+                await self._sleep(due)
+            elif self._received and self._reading and self._reading.parent_nursery is self._nursery:
+                self._running = False
+                return
+            else:  # neither a scope, which is 1 KiB, nor one more coroutine
+                self._sleeping = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._oversleep)
 
     async def _sleep(self, until: float) -> None:
         if not self._called:
@@ -312,11 +339,13 @@ class WebSocketsTransport:
         return trio.lowlevel.Abort.SUCCEEDED
 
     def _call(self) -> None:
-        """Wake the transport's task: there is something for it to do."""
+        """Wake the transport's task, or start one: there is something for it to do."""
         self._called = True
         if self._sleeping is not None:
             trio.lowlevel.reschedule(self._sleeping)
             self._sleeping = None
+        elif not (self._running or self._over):
+            self.start()
 
     @property
     def _full(self) -> bool:
@@ -331,14 +360,14 @@ class WebSocketsTransport:
         if not self._frames.pending:
             scope = self._busy = trio.CancelScope(deadline=trio.current_time() + seconds)
             size = _RECEIVE_SIZE if self._full else min(_RECEIVE_SIZE, _AHEAD_SIZE - self._ahead_size)
-            self._reading = True
+            self._reading = trio.lowlevel.current_task()
             try:
                 with scope:
                     self._feed(await self._stream.receive_some(size))
             except Exception as error:  # likewise
                 self._cannot_read(error)
             finally:
-                self._reading = False
+                self._reading = None
                 self._busy = None
                 if self._arrived:
                     self._arrived.unpark_all()

@@ -127,7 +127,7 @@ async def test_a_message_larger_than_half_of_the_bound_or_the_whole_of_it_does_n
                     await user.take(1)
             assert (user.taken[-10:] if how == "on_message" else got) == list(range(10))
             assert channel.statistics().bytes_waiting == 0
-        assert channel.statistics().reading_pauses > 2
+        assert channel.statistics().reading_pauses >= 2
         assert (channel.statistics().drops, node.dials) == (0, 1)
 
 

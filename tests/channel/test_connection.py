@@ -12,7 +12,7 @@ from layr8_actors.channel.connection import Connection
 from layr8_actors.channel.link_state import DropLink, OpenLink
 from layr8_actors.channel.messages import LinkFailed
 from layr8_actors.channel.record import Record
-from layr8_actors.errors import ConnectFailed
+from layr8_actors.errors import ConnectFailed, TransportClosed
 
 CALLED_OFF = ConnectFailed("ws://node.test/plugin_socket/websocket", "called off")
 
@@ -70,3 +70,41 @@ async def test_a_second_dial_while_one_is_under_way_fails_and_the_first_goes_on(
         assert record.link is not None
         assert (record.link.number, node.dials) == (1, 1)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_drop_while_the_goodbye_is_under_way_does_not_cut_it_short(node: Any) -> None:
+    reconnector = Notes()
+    async with trio.open_nursery() as nursery:
+        connection, record = new_connection(node, nursery, reconnector)
+        await connection.handle_cast(OpenLink(1))
+        await wait_all_tasks_blocked()
+        assert record.link is not None
+        node.socket.stop_reading()
+        await connection.handle_cast(DropLink(1, CALLED_OFF))
+        await wait_all_tasks_blocked()
+        await connection.handle_cast(DropLink(1, TransportClosed(1006)))
+        await wait_all_tasks_blocked()
+        assert node.socket.open
+        node.socket.writable.set()
+        await wait_all_tasks_blocked()
+        assert node.socket.ended_by == "close"
+        assert record.link is None
+        assert record.last_end == (1, CALLED_OFF)
+        assert not nursery.child_tasks
+
+
+async def test_what_arrives_once_a_link_is_given_up_is_not_read_as_anything(node: Any) -> None:
+    reconnector = Notes()
+    async with trio.open_nursery() as nursery:
+        connection, record = new_connection(node, nursery, reconnector)
+        await connection.handle_cast(OpenLink(1))
+        await wait_all_tasks_blocked()
+        node.socket.stop_reading()
+        await connection.handle_cast(DropLink(1, CALLED_OFF))
+        node.socket.say("no frame at all")
+        await wait_all_tasks_blocked()
+        assert record.counters.frames_refused == 0
+        node.socket.writable.set()
+        await wait_all_tasks_blocked()
+        assert node.socket.ended_by == "close"
+        assert not nursery.child_tasks

@@ -53,7 +53,7 @@ async def test_every_send_ends_by_its_deadline(
     good = Router.init
     failures = 2 if trouble == "init fails twice" else 0
 
-    async def init(self: Router) -> Continue:
+    async def init(self: Router) -> Continue | None:
         nonlocal failures
         if failures:
             failures -= 1

@@ -83,7 +83,7 @@ async def test_a_restart_that_took_longer_than_its_start_timeout_is_not_the_end_
     """
     good = Router.init
 
-    async def slow(self: Router) -> Continue:
+    async def slow(self: Router) -> Continue | None:
         monkeypatch.setattr(Router, "init", good)
         with trio.CancelScope(shield=True):
             await trio.sleep(31)

@@ -178,6 +178,7 @@ async def test_a_join_that_fails_is_told_once_and_leaves_nothing_behind(misbehav
     async with CloudNode(memory=True) as node, open_channel(options(node, events=seen)) as channel:
         await channel.connect(PROTOCOLS)
         await join(channel, DAVE)
+        await trio.sleep(5)  # until the link idles, and its transport needs no task
         tasks = trio.lowlevel.current_statistics().tasks_living
         misbehave(node)
         agent = Agent()
@@ -280,6 +281,7 @@ async def test_a_join_that_is_cancelled_at_any_moment_leaves_nothing_behind(othe
             await channel.connect(PROTOCOLS)
             for did in others:
                 await join(channel, did)
+            await trio.sleep(5)  # until the link idles, and its transport needs no task
             tasks = trio.lowlevel.current_statistics().tasks_living
             handles: list[JoinedTopic] = []
 
@@ -926,6 +928,7 @@ async def test_a_callback_that_cleans_up_when_its_channel_is_closed_delays_the_l
 
 async def test_a_channel_that_is_cancelled_leaves_no_task_and_no_topic() -> None:
     async with CloudNode(memory=True) as node:
+        await trio.sleep(5)  # until the link idles, and its transport needs no task
         tasks = trio.lowlevel.current_statistics().tasks_living
         with trio.move_on_after(50):
             async with open_channel(options(node)) as channel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,7 +25,6 @@ from layr8_actors.otp import (
     Restart,
 )
 from layr8_actors.otp.events import ChildExited, ChildIgnored, ChildRestarted, ChildStopped, ShutdownError, StopTimeout
-from layr8_actors.otp.mailbox import Mailbox
 
 WHERE: ContextVar[str] = ContextVar("WHERE", default="nowhere")
 
@@ -98,6 +98,14 @@ class Draining(Prompt):
     drain = True
 
 
+@pytest.fixture(autouse=True, params=[math.inf, 0, 0.1], ids=["with a task", "hibernating", "hibernating later"])
+def hibernate_after(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """The contract is the same for an actor that gives its task up while it idles."""
+    after: float = request.param
+    monkeypatch.setattr(Prompt, "hibernate_after", after)
+    return after
+
+
 @pytest.fixture
 def log() -> list[Any]:
     return []
@@ -108,10 +116,9 @@ def ref() -> ActorRef:
     return ActorRef("prompt")
 
 
-def task_of(ref: ActorRef) -> trio.lowlevel.Task:
+def tasks_of(ref: ActorRef) -> list[trio.lowlevel.Task]:
     assert ref._process is not None
-    assert ref._process.task is not None
-    return ref._process.task
+    return [] if ref._process.task is None else [ref._process.task]
 
 
 def test_the_flag_is_checked_where_the_class_is_made() -> None:
@@ -120,20 +127,23 @@ def test_the_flag_is_checked_where_the_class_is_made() -> None:
 
 
 async def test_B1_it_starts_in_order_and_idle_it_has_neither_scope_nor_nursery(
-    lab: Any, ref: ActorRef, log: list[Any], settle: Any
+    lab: Any, ref: ActorRef, log: list[Any], hibernate_after: float
 ) -> None:
     async with lab.running([Prompt.child_spec(ref, log), Prompt.child_spec("next", log)]):
-        await settle()
+        await trio.sleep(1)
         assert [entry for entry in log if entry != "continued"] == ["init prompt", "init next"]
         assert log.count("continued") == 2
-        task = task_of(ref)
-        assert task.child_nurseries == []
-        assert task.parent_nursery is not None
-        assert task._cancel_status is task.parent_nursery._cancel_status
+        assert len(tasks_of(ref)) == (hibernate_after == math.inf)
+        for task in tasks_of(ref):
+            assert task.child_nurseries == []
+            assert task.parent_nursery is not None
+            assert task._cancel_status is task.parent_nursery._cancel_status
         assert await ref.call(Ask()) == "here"
 
 
-async def test_a_nursery_is_there_only_while_there_are_helper_tasks(lab: Any, ref: ActorRef, log: list[Any]) -> None:
+async def test_a_nursery_is_there_only_while_there_are_helper_tasks(
+    lab: Any, ref: ActorRef, log: list[Any], hibernate_after: float
+) -> None:
     async with lab.running([Prompt.child_spec(ref, log)]) as supervisor:
         actor = supervisor.whereis("prompt")._process
         with pytest.raises(SupervisionError, match="waits is False, and no helper task runs"):
@@ -147,7 +157,7 @@ async def test_a_nursery_is_there_only_while_there_are_helper_tasks(lab: Any, re
         assert log.count("helped") == 3
         ref.cast_nowait("last")
         await trio.sleep(1)
-        assert task_of(ref).child_nurseries == []
+        assert [task.child_nurseries for task in tasks_of(ref)] == [[]] * (hibernate_after == math.inf)
         assert log[-1] == "last"
         ref.cast_nowait(0.5)
         await trio.sleep(1)
@@ -505,11 +515,3 @@ async def test_what_ends_the_program_lets_an_asked_for_helper_begin_too(
             await trio.sleep(3)
     assert caught.value.subgroup(KeyboardInterrupt) is not None
     assert "begun" in log
-
-
-def test_a_message_given_back_before_any_came_is_the_next() -> None:
-    mailbox: Mailbox[int] = Mailbox("a", 1)
-    mailbox.put_back(2)
-    mailbox.put_back(1)
-    mailbox.put_nowait(3)
-    assert [mailbox.get_nowait() for _ in range(3)] == [1, 2, 3]

@@ -227,6 +227,31 @@ async def test_refused_port_is_named(endpoint: MakeEndpoint) -> None:
     assert error.status is None
 
 
+@pytest.mark.parametrize("how", ["deadline", "cancelled"])
+async def test_address_that_does_not_answer_is_waited_for_and_leaves_no_socket(
+    endpoint: MakeEndpoint, tasks_left: Callable[[], int], how: str
+) -> None:
+    before = tasks_left()
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):  # nobody accepts them, and there is no room for more
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        nowhere = endpoint(f"ws://127.0.0.1:{listener.getsockname()[1]}/socket", open_timeout=7)
+        if how == "deadline":
+            assert "timed out after 7 s during DNS and TCP connect" in str(await open_real(nowhere))
+            assert trio.current_time() == 7
+        else:
+            async with trio.open_nursery() as nursery:
+                with trio.move_on_after(3) as scope:
+                    await connector_class().open(nursery, nowhere)
+            assert scope.cancelled_caught
+    assert tasks_left() == before
+
+
 async def test_unknown_host_is_named(endpoint: MakeEndpoint) -> None:
     class Resolver(trio.abc.HostnameResolver):
         async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
@@ -682,6 +707,7 @@ async def test_key_is_in_no_frame_log_or_error_of_an_open_link(
     async with trio.open_nursery() as peers, trio.open_nursery() as nursery:
         transport = await node.connector(peers).open(nursery, endpoint())
         await transport.send(["message"])
+        await trio.testing.wait_all_tasks_blocked()
         texts = [live_frames(nursery), repr(transport)]
         # No local variable here may hold the key: this frame is in the traceback too.
         await peer.close(1008, f"{endpoint().api_key.reveal()} or {quote(endpoint().api_key.reveal(), safe='')}")

@@ -189,6 +189,7 @@ def a_tree_is_seen_as_plain_data(supervisor: Supervisor, pool: DynamicSupervisor
 class Watcher(Actor):
     drain = True
     waits = False
+    hibernate_after = 5.0
     watched: Monitor
     timer: Timer
 

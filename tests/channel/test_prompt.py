@@ -1,0 +1,153 @@
+"""Messages handled in the task of who sends them: when, in which order, and whose crash it is when one goes wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from layr8_actors.channel.prompt import PromptActor, PromptRef
+from layr8_actors.otp import ChildSpec, Supervisor
+from layr8_actors.otp.events import ChildExited
+from layr8_actors.telemetry import Event
+
+
+class Told(PromptActor):
+    helpers = False
+    is_free = True
+
+    def __init__(self, log: list[Any]) -> None:
+        self.log = log
+
+    async def init(self) -> None:
+        self.log.append("init")
+        self.attend()
+
+    @property
+    def free(self) -> bool:
+        return self.is_free
+
+    async def handle_cast(self, message: Any) -> None:
+        if message == "fail":
+            raise RuntimeError("planted")
+        if isinstance(message, PromptRef):
+            message.cast_nowait("from within")
+            self.log.append("end of the one that told")
+        elif isinstance(message, str):
+            self.log.append((message, trio.lowlevel.current_task().name))
+        else:
+            await super().handle_cast(message)
+
+
+class Lab:
+    def __init__(self) -> None:
+        self.ref = PromptRef("told", keep_mailbox=True)
+        self.log: list[Any] = []
+        self.events: list[Event] = []
+        spec: ChildSpec = Told.child_spec(self.ref, self.log)
+        self.supervisor = Supervisor([spec], name="lab", on_event=self.events.append)
+
+    @property
+    def said(self) -> list[Any]:
+        return [entry[0] if isinstance(entry, tuple) else entry for entry in self.log]
+
+    @property
+    def crashes(self) -> list[str]:
+        return [str(event.reason.error) for event in self.events if isinstance(event, ChildExited)]
+
+
+async def test_an_actor_at_rest_is_told_in_the_task_of_the_sender() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        await wait_all_tasks_blocked()
+        assert lab.ref.cast_nowait("one")
+        assert lab.log[1:] == [("one", trio.lowlevel.current_task().name)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_behind_mail_a_message_goes_by_mail_so_that_the_order_is_that_of_the_sends() -> None:
+    lab = Lab()
+    lab.ref.cast_nowait("before it runs")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        lab.ref.cast_nowait("behind it")
+        assert lab.said == ["init"]
+        await wait_all_tasks_blocked()
+        assert lab.log[1:] == [("before it runs", "lab/told"), ("behind it", "lab/told")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_actor_that_is_not_free_gets_mail() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        await wait_all_tasks_blocked()
+        Told.is_free = False
+        try:
+            lab.ref.cast_nowait("later")
+        finally:
+            Told.is_free = True
+        assert lab.said == ["init"]
+        await wait_all_tasks_blocked()
+        assert lab.log[1:] == [("later", "lab/told")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_handler_sets_off_for_its_own_actor_comes_behind_it() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        await wait_all_tasks_blocked()
+        lab.ref.cast_nowait(lab.ref)
+        await wait_all_tasks_blocked()
+        assert lab.said == ["init", "end of the one that told", "from within"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_likewise_where_the_handler_runs_in_the_task_of_its_actor() -> None:
+    lab = Lab()
+    lab.ref.cast_nowait(lab.ref)  # it does not run yet, so this is mail
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        await wait_all_tasks_blocked()
+        assert lab.said == ["init", "end of the one that told", "from within"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_handler_raises_is_a_crash_of_its_actor_and_not_of_the_sender() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        await wait_all_tasks_blocked()
+        assert lab.ref.cast_nowait("fail")
+        lab.ref.cast_nowait("kept for the next one")
+        await wait_all_tasks_blocked()
+        assert lab.crashes == ["planted"]
+        assert lab.log[1:] == ["init", ("kept for the next one", "lab/told")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_failure_that_its_own_incarnation_does_not_live_to_see_crashes_no_later_one() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        await wait_all_tasks_blocked()
+        lab.ref.cast_nowait("fail")
+        lab.supervisor.exit_child("told", RuntimeError("of another cause"))  # before its task has had a turn
+        await wait_all_tasks_blocked()
+        assert lab.crashes == ["of another cause"]
+        assert lab.said == ["init", "init"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_nobody_is_told_who_does_not_run() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        await wait_all_tasks_blocked()
+        await lab.supervisor.terminate_child("told")
+        assert not lab.ref.cast_nowait("lost")
+        assert lab.said == ["init"]
+        nursery.cancel_scope.cancel()
