@@ -288,7 +288,8 @@ class Connection(Actor):
             while not outbox.closed:
                 urgent, queued, marks = outbox.take()
                 batch = self._batch(link, urgent, queued)
-                if batch:
+                if batch or link.begun:
+                    link.begun = False
                     await link.transport.send(batch)
                 for mark in marks:
                     mark.set()
