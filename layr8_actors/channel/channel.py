@@ -215,9 +215,17 @@ class Channel:
         except Layr8Error:
             await trio.lowlevel.checkpoint_if_cancelled()  # one that tries again and again has to end some day
             raise
+        alone = not link.asking
+        link.asking += 1
         try:
+            if alone:
+                await trio.lowlevel.checkpoint_if_cancelled()  # for what is cancelled by now must not be written
             # From here on no await but those for room and for the reply: an error or a cancellation means not queued.
-            if link.outbox.put_nowait(outgoing) or await self._wait_for_room(link, outgoing):
+            if (
+                (alone and link.send_nowait(outgoing))
+                or link.outbox.put_nowait(outgoing)
+                or await self._wait_for_room(link, outgoing)
+            ):
                 record.counters.sent += 1
             return await waiter.wait()
         except ReplyTimeout:
@@ -225,6 +233,7 @@ class Channel:
         finally:
             waiter.leave()
             record.waiting.pop(waiter.ref, None)
+            link.asking -= 1
 
     def _timed_out(self, waiter: Waiter) -> ReplyTimeout:
         record = self._record

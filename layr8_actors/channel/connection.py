@@ -318,7 +318,8 @@ class Connection(PromptActor):
             while not outbox.closed:
                 urgent, queued, marks = outbox.take()
                 batch = self._batch(link, urgent, queued)
-                if batch:
+                if batch or link.begun:
+                    link.begun = False
                     await link.transport.send(batch)
                 for mark in marks:
                     mark.set()

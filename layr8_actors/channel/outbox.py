@@ -48,6 +48,11 @@ class Outbox:
         """How many frames wait for the writer, without those of tasks that wait for room."""
         return len(self._entries) + len(self.urgent)
 
+    @property
+    def idle(self) -> bool:
+        """True while nothing waits for the writer, and the writer, if there is one, for nothing but that."""
+        return self._idle
+
     @trio.lowlevel.enable_ki_protection
     def put_nowait(self, entry: Outgoing) -> bool:
         """Append a frame where there is room; no checkpoint.

@@ -71,7 +71,7 @@ class ChannelStatistics:
         drops: joined links and topics that were lost.
         rejoins: joins acknowledged after the first.
         attempts_failed: failed attempts to connect or join.
-        sent: pushes handed to the outbox.
+        sent: pushes handed to the outbox, or written at once.
         replies: replies that found their caller.
         replies_unclaimed: replies nobody waited for: to a fire-and-forget, late, or sent twice.
         reply_timeouts: callers who waited in vain for ``reply_timeout``.

@@ -6,7 +6,7 @@ V2 serializer writes them (``lib/phoenix/socket/serializers/v2_json_serializer.e
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,8 @@ __all__ = (
     "PHX_LEAVE",
     "PHX_REPLY",
     "RESERVED_EVENTS",
+    "SHALLOW",
+    "DeepFrame",
     "Frame",
     "Ref",
 )
@@ -41,6 +43,27 @@ Ref: TypeAlias = str | int | None
 """A ref as it may stand on the wire: a node echoes what it was sent, so integers occur; ours are decimal strings."""
 
 
+SHALLOW = 8
+"""Levels of arrays and objects that a payload has at the most where a decoder of :class:`Frame` takes it.
+
+So how deep it nests is known for nothing: to count brackets took a third of what decoding a message of 300 B does. The
+decoder has a branch for arrays and one for objects on each level: it is made in 2 ms with eight levels, in 20 with ten.
+"""
+
+
+def _nested(levels: int) -> Any:
+    leaf = nested = None | bool | int | float | str
+    for _ in range(levels):
+        nested = leaf | list[nested] | dict[str, nested]  # type: ignore[valid-type]
+    return nested
+
+
+if TYPE_CHECKING:
+    Payload: TypeAlias = Any
+else:
+    Payload = _nested(SHALLOW)
+
+
 # gc=False: a frame only points at its payload, which never points back, so it cannot be part of a cycle.
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One message of Phoenix Channels V2, in either direction.
@@ -61,4 +84,18 @@ class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ref: Ref
     topic: str | int
     event: str
+    payload: Payload
+
+
+class DeepFrame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A frame whose payload may nest at will; only for decoding what a decoder of :class:`Frame` does not take."""
+
+    join_ref: Ref
+    ref: Ref
+    topic: str | int
+    event: str
     payload: Any
+
+    def plain(self) -> Frame:
+        """The same as a frame like any other."""
+        return Frame(self.join_ref, self.ref, self.topic, self.event, self.payload)

@@ -9,6 +9,7 @@ The layouts of binary messages are in :mod:`.binary`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import msgspec
 from layr8_actors.errors import FrameTooDeep, FrameTooLarge, InvalidOption, LocalProtocolError, MalformedFrame
 
 from .binary import read_fields, write_fields
-from .frames import PHX_REPLY, Frame
+from .frames import PHX_REPLY, SHALLOW, DeepFrame, Frame
 from .writable import TOO_DEEP, tracked_within, unwritable, without_enums
 
 __all__ = ("MAX_CONTAINERS", "MAX_DEPTH", "MAX_SIZE", "Serializer")
@@ -46,8 +47,9 @@ _ALLOWED: Final = "None, bool, int, finite float, str, UUID, list, tuple, dict w
 
 _LONG: Final = 1024  # Characters above which a walk over the payload is cheaper than to count brackets.
 
-# Both are stateless: one of each serves every serializer.
-_DECODER: Final = msgspec.json.Decoder(Frame)
+# All are stateless: one of each serves every serializer.
+_SHALLOW_DECODER: Final = msgspec.json.Decoder(Frame)
+_DECODER: Final = msgspec.json.Decoder(DeepFrame)
 _ENCODER: Final = msgspec.json.Encoder()
 
 _dumps: Callable[[Any, Any, int], bytes] | None
@@ -82,8 +84,9 @@ class Serializer:
                 raise InvalidOption(option, value, "a positive integer")
         self.max_size = max_size
         self.max_depth = max_depth
-        # Characters up to which a text can pass no limit: each level takes a bracket to open and one to close.
-        self._short = min(max_size // 4, 2 * max_depth, MAX_CONTAINERS)
+        # Characters up to which a shallow text can pass no limit: a character takes four bytes at the most, and each
+        # level a bracket to open and one to close.
+        self._short = min(max_size // 4, MAX_CONTAINERS, MAX_CONTAINERS if max_depth >= SHALLOW else 2 * max_depth)
 
     # --- decoding -----------------------------------------------------------------------------------------------------
 
@@ -108,9 +111,9 @@ class Serializer:
         if isinstance(data, str):
             if len(data) <= self._short:
                 try:
-                    return _DECODER.decode(data)
+                    return _SHALLOW_DECODER.decode(data)
                 except (msgspec.DecodeError, UnicodeError, RecursionError):
-                    pass  # what is wrong with it is said below
+                    pass  # what is wrong with it is said below, or that it only nests deeper than most
             return self._decode_text(data)
         self._check_size(len(data))
         if not data:
@@ -158,9 +161,12 @@ class Serializer:
                 raise FrameTooLarge(
                     f"a message of {brackets} arrays and objects; at most {MAX_CONTAINERS} are accepted"
                 )
+        if size > self._short and self.max_depth >= SHALLOW:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                return _SHALLOW_DECODER.decode(text)
         problem: MalformedFrame
         try:
-            frame = _DECODER.decode(text)
+            frame = _DECODER.decode(text).plain()
         except RecursionError:
             problem = self._too_deep()
         except UnicodeError:

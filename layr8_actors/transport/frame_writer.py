@@ -32,6 +32,19 @@ class FrameWriter:
         self.failure = ""
         """What the stream raised, in words; empty also where a write was cancelled."""
 
+    @property
+    def idle(self) -> bool:
+        """True while nobody writes, nothing waits to be written, and all that was begun is whole."""
+        return not (self.busy or self.torn or self._queued)
+
+    def owe(self, rest: bytes) -> None:
+        """Take over the rest of a frame that was begun; whoever writes next writes it first. Only while :attr:`idle`.
+
+        Args:
+            rest: at least one byte.
+        """
+        self._queued.append(rest)
+
     async def write(self, pieces: list[bytes], farewell: tuple[int, str] | None = None) -> bool:
         """Wait for one's turn and write.
 

@@ -84,6 +84,19 @@ class MemoryTransport:
             self._other._inbox.append(message)
             self._other._changed.unpark_all()
 
+    def send_nowait(self, message: str | bytes) -> bool:
+        """See :meth:`layr8_actors.transport.Transport.send_nowait`; whatever :meth:`send` would wait for, or raise."""
+        if (
+            self._end is not None
+            or "send" in self._hung
+            or "send" in self._failing
+            or len(self._other._inbox) >= self._capacity
+        ):
+            raise trio.WouldBlock
+        self._other._inbox.append(message)
+        self._other._changed.unpark_all()
+        return True
+
     async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
         """See :meth:`layr8_actors.transport.Transport.close`; waits only while :meth:`hang` says so."""
         try:

@@ -56,13 +56,31 @@ class Transport(Protocol):
         """Write messages in order.
 
         Args:
-            batch: the messages; an empty batch writes nothing.
+            batch: the messages; an empty batch writes nothing, but for the rest of what :meth:`send_nowait` has begun.
 
         Raises:
             TransportClosed: the link has ended, or ended under the write; some of the batch may have been written.
 
         Always checkpoints. Cancellation leaves it open which of the batch was written; where it cut a message in two,
         the link is aborted at once, since everything written after that would be garbage to the peer.
+        """
+        ...
+
+    def send_nowait(self, message: str | bytes) -> bool:
+        """Write a message at once, where that takes no waiting: for one that comes alone, and whose answer is awaited.
+
+        Args:
+            message: as those of a batch.
+
+        Returns:
+            True where all of it is written. False where it is begun, and :meth:`send` has to be called soon, be it with
+            an empty batch: it writes the rest first, and raises where that cannot be written.
+
+        Raises:
+            WouldBlock: nothing was written and nothing will be: :meth:`send` the message. An adapter that cannot do
+                better may always say so, and does so for whatever has gone wrong, of which ``send`` tells.
+
+        Never checkpoints. Nobody may be in :meth:`send` meanwhile, or it may refuse.
         """
         ...
 

@@ -95,6 +95,10 @@ class TrioWebSocketTransport:
         if end is not None:
             raise (self._end or end).error()
 
+    def send_nowait(self, message: str | bytes) -> bool:
+        """See :meth:`layr8_actors.transport.Transport.send_nowait`; the library has nothing of the kind."""
+        raise trio.WouldBlock
+
     async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
         """See :meth:`layr8_actors.transport.Transport.close`."""
         try:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import trio
 
+from .bare_socket import bare_socket
 from .dial import explain
 from .endpoint import Endpoint
 from .frame_writer import FrameWriter
@@ -31,6 +32,9 @@ _UNATTENDED = 1.0
 _LAST_READ = 0.1
 # Seconds that the answer to a close frame, or one of our own for a frame refused, may take: the peer may read no more.
 _LAST_WRITE = 1.0
+# What is written by whoever sends, at once, has so many bytes at the most: two more passes of the loop are a small part
+# of what it takes to write more, and the kernel may not take it in one go.
+_AT_ONCE = 64 * 1024
 
 
 class WebSocketsTransport:
@@ -52,6 +56,7 @@ class WebSocketsTransport:
         "_ahead_size",
         "_alarmed",
         "_arrived",
+        "_bare",
         "_busy",
         "_called",
         "_closing",
@@ -76,6 +81,7 @@ class WebSocketsTransport:
     def __init__(self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint, data: bytes) -> None:
         self._nursery = nursery
         self._stream = stream
+        self._bare = bare_socket(stream)
         self._endpoint = endpoint
         self._frames = InboundFrames(endpoint.max_message_size)
         self._frames.feed(data)
@@ -126,7 +132,7 @@ class WebSocketsTransport:
                 self._reading = trio.lowlevel.current_task()
                 try:
                     # In no variable, which a traceback would show: a peer may echo the key.
-                    self._feed(await self._stream.receive_some(_RECEIVE_SIZE))
+                    self._feed(await (self._bare or self._stream).receive_some(_RECEIVE_SIZE))
                 except Exception as error:  # a stream may be anybody's; whatever it raises, it cannot be read from
                     self._cannot_read(error)
                 finally:
@@ -173,10 +179,22 @@ class WebSocketsTransport:
     async def send(self, batch: Sequence[str | bytes]) -> None:
         """See :meth:`layr8_actors.transport.Transport.send`."""
         pieces = masked_frames(batch)
-        if not pieces:
+        if not pieces and self._writer.idle:
             await trio.lowlevel.checkpoint()
         elif not await self._write(pieces):
             raise (self._end or LinkEnd(1006, "", self._endpoint.redact(self._writer.failure))).error()
+
+    def send_nowait(self, message: str | bytes) -> bool:
+        """See :meth:`layr8_actors.transport.Transport.send_nowait`; over TLS, and what is long, only :meth:`send`."""
+        if self._bare is None or len(message) > _AT_ONCE or not self._writer.idle or not self._frames.open:
+            raise trio.WouldBlock
+        (frame,) = masked_frames((message,))
+        written = self._bare.send_some(frame)
+        if not written:
+            raise trio.WouldBlock
+        if written < len(frame):
+            self._writer.owe(frame[written:])
+        return written == len(frame)
 
     async def _write(self, pieces: list[bytes], farewell: tuple[int, str] | None = None) -> bool:
         try:
@@ -363,7 +381,7 @@ class WebSocketsTransport:
             self._reading = trio.lowlevel.current_task()
             try:
                 with scope:
-                    self._feed(await self._stream.receive_some(size))
+                    self._feed(await (self._bare or self._stream).receive_some(size))
             except Exception as error:  # likewise
                 self._cannot_read(error)
             finally:

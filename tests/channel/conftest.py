@@ -76,6 +76,14 @@ class ScriptedSocket:
             self.frames.append(frame)
             self._node.handle(self, frame)
 
+    def send_nowait(self, message: str | bytes) -> bool:
+        if self._closed is not None or not self.writable.is_set():
+            raise trio.WouldBlock
+        frame = self._node.serializer.decode(message)
+        self.frames.append(frame)
+        self._node.handle(self, frame)
+        return True
+
     async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
         await trio.lowlevel.checkpoint()
         with trio.move_on_after(timeout):

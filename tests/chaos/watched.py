@@ -119,6 +119,9 @@ class WatchedTransport:
     async def send(self, batch: Sequence[str | bytes]) -> None:
         await self._transport.send(batch)
 
+    def send_nowait(self, message: str | bytes) -> bool:
+        return self._transport.send_nowait(message)
+
     async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
         self._ended_by_us = True
         await self._transport.close(code, reason, timeout=timeout)

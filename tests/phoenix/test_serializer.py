@@ -188,6 +188,38 @@ def test_brackets_that_do_not_nest_are_no_depth() -> None:
     assert serializer.decode('["1","2","t","e","[[[[[["]').payload == "[[[[[["
 
 
+@pytest.mark.parametrize("size", [0, 1000, 300_000])
+@pytest.mark.parametrize("objects", [False, True])
+def test_a_payload_that_nests_deeper_than_most_is_decoded_like_any_other(objects: bool, size: int) -> None:
+    for depth in (*range(13), 63, 64):
+        payload = nested(depth - 1, objects=objects) if depth else 0
+        payload = {"deep": payload, "text": "x" * size} if depth else "x" * size
+        frame = SERIALIZER.decode(json.dumps(["1", "2", "t", "e", payload, "extra"]))
+        assert type(frame) is Frame
+        assert frame == Frame("1", "2", "t", "e", payload)
+    too_deep = {"deep": nested(64, objects=objects), "text": "x" * size}
+    with pytest.raises(FrameTooDeep):
+        SERIALIZER.decode(json.dumps(["1", "2", "t", "e", too_deep]))
+
+
+NUMBERS = ("0", "-0", "-0.0", "1e2", "1E400", "0.1e-400", "18446744073709551616", "9223372036854775808", "1" * 500)
+ODD = (*NUMBERS, "NaN", "01", "1.", "tru", "null", "true", '"2026-11-24T00:00:00Z"', '"\\ud800"', '"\\u00"', "1" * 5000)
+
+
+@pytest.mark.parametrize("wrap", ["%s", "[%s]", '{"a":%s}', '{"a":1,"a":%s}', "[[[[[[[[[%s]]]]]]]]]"])
+@pytest.mark.parametrize("value", ODD)
+def test_a_payload_reads_as_json_says_whatever_decoder_is_asked(value: str, wrap: str) -> None:
+    text = wrap % value
+    try:
+        expected = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError):
+        with pytest.raises(MalformedFrame):
+            SERIALIZER.decode(f'["1","2","t","e",{text}]')
+    else:
+        found = SERIALIZER.decode(f'["1","2","t","e",{text}]').payload
+        assert repr(found) == repr(expected)
+
+
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])
 def test_nesting_without_end_is_an_error_and_not_a_crash(opening: str) -> None:
     with pytest.raises(FrameTooDeep):
