@@ -24,7 +24,7 @@ from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode, DispatchingChannel
 from tests.client.agents import ALICE, BOB, REQUEST, agent, config, of, plaintext, request_to, settle, tasks
 
-LIVES = 8
+LIVES = 4
 DIDS = [f"did:web:node.test:tenant-{number}" for number in range(3)]
 GHOST = "e.connect.plugin.failed: protocols_already_bound"
 
