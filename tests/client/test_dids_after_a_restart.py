@@ -277,7 +277,7 @@ async def test_a_run_that_is_begun_by_hand_begins_without_them_and_their_handles
 
 
 async def test_a_restart_that_is_cancelled_at_any_moment_leaves_nothing() -> None:
-    for turns in range(0, 120, 7):
+    for turns in range(0, 120, 17):
         before = tasks()
         async with strict_node() as node:
             alice = agent(node)

@@ -136,7 +136,7 @@ async def test_what_is_stored_for_a_did_waits_until_it_is_joined_and_no_other_di
             await settle()
             assert seen == [("carol", "0"), ("carol", "1"), ("carol", "2")]
             assert await alice.waiting_dids() == {}
-            await trio.sleep(10_000)
+            await trio.sleep(500)
             assert len(of(events, MessagesWaitForDid)) == 2
         assert [(message.thid, message.from_) for message in got] == [("t", CAROL)] * 3
 
@@ -293,7 +293,7 @@ async def test_a_supervisors_restart_goes_on_with_what_was_stored_for_each_did()
 
 
 async def test_cancelled_at_any_moment_nothing_that_was_acknowledged_to_a_did_is_lost() -> None:
-    for moment in range(0, 60, 4):
+    for moment in range(0, 60, 7):
         store = new_store()
         async with strict_node() as node:
             seen: list[str] = []
