@@ -1,7 +1,8 @@
 """Router: knows the topic's state and who waits for which reply, and sends each inbound frame where it belongs.
 
 It never waits for anybody, so it never holds up a reply. Its frames and callers are in the record: after a crash the
-next incarnation goes on with the frame after the last one that was routed.
+next incarnation goes on with the frame after the last one that was routed. Over 400 lines, because what becomes of each
+kind of frame stands in one place.
 """
 
 from __future__ import annotations

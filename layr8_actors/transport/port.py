@@ -9,7 +9,7 @@ import trio
 
 from .endpoint import Endpoint
 
-__all__ = ("Connector", "Transport")
+__all__ = ("AttendedConnector", "AttendedTransport", "Connector", "Transport")
 
 
 @runtime_checkable
@@ -127,8 +127,7 @@ class Connector(Protocol):
         Args:
             nursery: the transport's own task runs in it, which does what no caller is there to do (answers pings, reads
                 ahead, closes the socket), and nothing but ``Cancelled`` escapes into it; when it is cancelled, the link
-                is dropped. There may be none while a task of that nursery receives and nothing else is to be done: that
-                one is cancelled too, unless it is shielded, and then the link is dropped.
+                is dropped.
             endpoint: where to dial; its ``open_timeout`` bounds all steps together.
 
         Returns:
@@ -141,5 +140,42 @@ class Connector(Protocol):
             RuntimeError: the nursery takes no more tasks.
 
         Always checkpoints. Failure and cancellation, at whatever step, leave no task and no socket behind.
+        """
+        ...
+
+
+class AttendedTransport(Transport, Protocol):
+    """One that holds no task of its own while somebody has promised to receive; see :class:`AttendedConnector`."""
+
+    def attend(self, attended: bool) -> None:
+        """Say whether the promise holds from now on.
+
+        Args:
+            attended: False before the one who receives does anything else that may take long: from then on the
+                transport sees to what is due while nobody receives. True before it receives again.
+
+        Never blocks.
+        """
+        ...
+
+
+class AttendedConnector(Connector, Protocol):
+    """One that can leave it to the caller to look after a link.
+
+    An adapter need not be one; what only :meth:`open` can open is looked after by the transport's own task.
+    """
+
+    async def open_attended(self, nursery: trio.Nursery, endpoint: Endpoint) -> AttendedTransport:
+        """Open a transport for a caller who promises to receive, and to abort it in the end, come what may.
+
+        The caller receives in a task of the nursery, at once and without a pause, but where it says so by
+        :meth:`AttendedTransport.attend`. In return there is no task of the transport's own while nothing is to be done:
+        when the nursery is cancelled the caller is too, and aborts.
+
+        Args:
+            nursery: as in :meth:`open`; a task of the transport's runs in it whenever there is something to do.
+            endpoint: likewise.
+
+        Returns, raises and checkpoints as :meth:`open` does.
         """
         ...

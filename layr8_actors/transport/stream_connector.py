@@ -34,24 +34,27 @@ class StreamConnector(abc.ABC, Generic[T]):
 
     async def open(self, nursery: trio.Nursery, endpoint: Endpoint) -> T:
         """See :meth:`layr8_actors.transport.Connector.open`."""
+        return await self._open_in_time(nursery, endpoint, attended=False)
+
+    async def _open_in_time(self, nursery: trio.Nursery, endpoint: Endpoint, *, attended: bool) -> T:
         progress = Progress()
         outcome: T | Refused | None = None
         with trio.move_on_after(endpoint.open_timeout):
-            outcome = await self._open(nursery, endpoint, progress)
+            outcome = await self._open(nursery, endpoint, progress, attended)
         if outcome is None:
             outcome = Refused(f"timed out after {endpoint.open_timeout:g} s during {progress.step}")
         if not isinstance(outcome, Refused):
             return outcome
         raise ConnectFailed(endpoint.public_url, endpoint.redact(outcome.detail), status=outcome.status)
 
-    async def _open(self, nursery: trio.Nursery, endpoint: Endpoint, progress: Progress) -> T | Refused:
+    async def _open(self, nursery: trio.Nursery, endpoint: Endpoint, progress: Progress, attended: bool) -> T | Refused:
         stream = await dial(endpoint, self._open_stream, self._default_context, progress)
         if isinstance(stream, Refused):
             return stream
         progress.step = "the WebSocket upgrade"
         opened = False
         try:
-            outcome = await self._upgrade(nursery, stream, endpoint)
+            outcome = await self._upgrade(nursery, stream, endpoint, attended)
             opened = not isinstance(outcome, Refused)
         finally:
             # Also where the nursery takes no more tasks, so that the transport's own clean-up never began.
@@ -60,7 +63,9 @@ class StreamConnector(abc.ABC, Generic[T]):
         return outcome
 
     @abc.abstractmethod
-    async def _upgrade(self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint) -> T | Refused:
+    async def _upgrade(
+        self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint, attended: bool
+    ) -> T | Refused:
         """Shake hands on a connected stream, and start what the transport needs in the nursery; for adapters."""
 
     def _default_context(self) -> ssl.SSLContext:

@@ -266,8 +266,9 @@ class TrioWebSocketConnector(StreamConnector[TrioWebSocketTransport]):
         super().__init__(_NAME, open_stream)
 
     async def _upgrade(
-        self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint
+        self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint, attended: bool
     ) -> TrioWebSocketTransport | Refused:
+        del attended  # the library has a task of its own, whoever receives
         transport = TrioWebSocketTransport(stream, endpoint)
         refused: Refused | None = await nursery.start(transport.run)
         return refused or transport

@@ -75,8 +75,12 @@ class WebSocketsConnector(StreamConnector[WebSocketsTransport]):
     def __init__(self, open_stream: OpenStream | None = None) -> None:
         super().__init__(_NAME, open_stream)
 
+    async def open_attended(self, nursery: trio.Nursery, endpoint: Endpoint) -> WebSocketsTransport:
+        """See :meth:`layr8_actors.transport.port.AttendedConnector.open_attended`."""
+        return await self._open_in_time(nursery, endpoint, attended=True)
+
     async def _upgrade(
-        self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint
+        self, nursery: trio.Nursery, stream: trio.abc.Stream, endpoint: Endpoint, attended: bool
     ) -> WebSocketsTransport | Refused:
         key = base64.b64encode(os.urandom(16)).decode()
         request = (
@@ -102,5 +106,8 @@ class WebSocketsConnector(StreamConnector[WebSocketsTransport]):
             failure = endpoint.redact(failure)
             return Refused(f"the answer to the upgrade is not a WebSocket handshake: {failure}")
         transport = WebSocketsTransport(nursery, stream, endpoint, rest)
-        transport.start()
+        if attended:
+            transport.attend(True)
+        else:
+            transport.start()
         return transport

@@ -1,7 +1,9 @@
 """One WebSocket over a Trio stream: many frames per read and per write, and no task between the caller and the socket.
 
 Who receives reads the socket itself, and who sends writes it itself. Only what neither of them does falls to a task of
-the transport's own, and while a task of its nursery receives there is none: see :meth:`WebSocketsTransport.run`.
+the transport's own, which sleeps most of the time, and is none while somebody has promised to receive: see
+:meth:`WebSocketsTransport.run`. Over 400 lines, because receiver, senders, closers and that task take over from each
+other at any step, and what one leaves behind is what the others look at.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ class WebSocketsTransport:
         "_alarmed",
         "_arrived",
         "_bare",
+        "_attended",
         "_busy",
         "_called",
         "_closing",
@@ -69,11 +72,11 @@ class WebSocketsTransport:
         "_nursery",
         "_over",
         "_reading",
+        "_reads_ahead",
         "_received",
         "_running",
         "_sleeping",
         "_stream",
-        "_unclocked_at",
         "_writer",
     )
     name = "websockets"
@@ -102,11 +105,12 @@ class WebSocketsTransport:
         self._over = False
         self._gone: trio.Event | None = None  # made by the first that waits for it
         # The transport's own task.
-        self._running = False  # there is one, or one was started that has not had a turn yet
+        self._attended = False  # it need not look whether anybody receives
+        self._running = False  # there is one, or one is started that has not had a turn yet
         self._called = False  # there is something for it to do
-        self._unclocked_at = -math.inf  # when it saw a receiver that had only just been away, and set no clock
         self._sleeping: trio.lowlevel.Task | None = None
         self._busy: trio.CancelScope | None = None  # around what it does where that may take long
+        self._reads_ahead: trio.CancelScope | None = None  # likewise, where that is to read for whoever receives next
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
@@ -170,7 +174,7 @@ class WebSocketsTransport:
 
     def _leave(self) -> None:
         """Nobody reads now, and there is room: run has to know, where it is not going to look by itself."""
-        if not self._alarmed or self._closing or self._writer.torn:
+        if not (self._alarmed or self._attended) or self._closing or self._writer.torn:
             self._alarmed = True
             self._call()
 
@@ -257,8 +261,17 @@ class WebSocketsTransport:
 
     # --- the transport's own task ------------------------------------------------------------------------------------
 
+    def attend(self, attended: bool) -> None:
+        """See :meth:`layr8_actors.transport.port.AttendedTransport.attend`."""
+        self._attended = attended
+        self._alarmed = True
+        if self._reads_ahead is not None and attended and not self._writer.torn:
+            self._reads_ahead.cancel(reason="somebody receives again")
+        if self._running or not attended:
+            self._call()
+
     def start(self) -> None:
-        """Start the transport's own task; for the connector, and for who has something for it to do."""
+        """Start the transport's own task; for the connector, and for whoever has something for it to do."""
         self._running = True
         receiver = self._reading
         if receiver is None or receiver is trio.lowlevel.current_task():
@@ -270,10 +283,8 @@ class WebSocketsTransport:
         """Do what nobody else does, until the link has ended, then drop it.
 
         It writes the protocol's own answers, reads where nobody receives or this side closes, and closes the socket.
-
-        While a task of the same nursery receives, and there is nothing else to do, it returns: an idle link shall hold
-        no task of ours. Who receives is cancelled with the nursery then, and what it leaves behind starts another task,
-        which drops the link.
+        Most of the time it sleeps, in as little memory as it can; while the link is attended it returns instead, and
+        what there is to do starts another one.
         """
         try:
             await self._look_after()
@@ -299,15 +310,19 @@ class WebSocketsTransport:
                 self._gone.set()
 
     async def _look_after(self) -> None:
-        """Return when the link has ended; or when there is nothing to do, no longer :attr:`_running`."""
+        """Return when the link has ended; or, no longer :attr:`_running`, when it is attended and nothing is to do."""
         received = self._received
-        due = math.inf  # when to see whether anybody receives
-        if not self._called:  # it is new, and who opened it is about to receive, or to send first
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
-            self._alarmed = self._reading is None
+        last = -math.inf  # when a receiver was seen that had only just been away
+        due = trio.current_time() + _UNATTENDED  # when to see whether anybody receives
+        if self._reading:
+            self._alarmed, due = False, math.inf
         while True:
-            self._called = False
+            if self._called or due < math.inf:
+                await self._sleep(due)
+            else:  # idle, as most links are most of the time: neither a scope, which is 1 KiB, nor one more coroutine
+                self._sleeping = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._oversleep)
+                self._called = False
             ended = self._has_ended()
             if self._writer.collect() and not self._writer.busy and not self._writer.torn:
                 with trio.move_on_after(_LAST_WRITE if ended else math.inf) as self._busy:
@@ -320,28 +335,26 @@ class WebSocketsTransport:
             if self._writer.torn:
                 await self._read_the_rest()
                 return
-            now = trio.current_time()
-            if self._alarmed and due == math.inf:
-                if self._reading and now - self._unclocked_at >= _UNATTENDED:
-                    self._alarmed, self._unclocked_at = False, now  # it took a lone message, and is back: no clock
-                else:
-                    due = now + _UNATTENDED
-            if now >= due or self._closing:
-                if self._reading or (self._full and not self._closing):
-                    self._alarmed, due = False, math.inf  # whoever reads, or makes room, calls
-                elif received != self._received and not self._closing:
-                    received, due = self._received, now + _UNATTENDED
-                else:
-                    await self._read_ahead(math.inf)
-                    self._called = True
-            if self._called or due < math.inf:
-                await self._sleep(due)
-            elif self._received and self._reading and self._reading.parent_nursery is self._nursery:
+            if self._attended and not self._closing:
+                if self._called:
+                    continue
                 self._running = False
                 return
-            else:  # neither a scope, which is 1 KiB, nor one more coroutine
-                self._sleeping = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._oversleep)
+            now = trio.current_time()
+            if self._alarmed and due == math.inf:
+                if self._reading and now - last >= _UNATTENDED:
+                    self._alarmed, last = False, now  # it took a lone message, and is back: that needs no clock
+                else:
+                    due = now + _UNATTENDED
+            if now < due and not self._closing:
+                continue
+            if self._reading or (self._full and not self._closing):
+                self._alarmed, due = False, math.inf  # whoever reads, or makes room, calls
+            elif received != self._received and not self._closing:
+                received, due = self._received, now + _UNATTENDED
+            else:
+                await self._read_ahead(math.inf)
+                self._called = True
 
     async def _sleep(self, until: float) -> None:
         if not self._called:
@@ -376,7 +389,7 @@ class WebSocketsTransport:
             seconds: to wait; afterwards it counts as the end of the stream.
         """
         if not self._frames.pending:
-            scope = self._busy = trio.CancelScope(deadline=trio.current_time() + seconds)
+            scope = self._busy = self._reads_ahead = trio.CancelScope(deadline=trio.current_time() + seconds)
             size = _RECEIVE_SIZE if self._full else min(_RECEIVE_SIZE, _AHEAD_SIZE - self._ahead_size)
             self._reading = trio.lowlevel.current_task()
             try:
@@ -385,14 +398,13 @@ class WebSocketsTransport:
             except Exception as error:  # likewise
                 self._cannot_read(error)
             finally:
-                self._reading = None
-                self._busy = None
+                self._reading = self._busy = self._reads_ahead = None
                 if self._arrived:
                     self._arrived.unpark_all()
             if scope.cancelled_caught:
                 if seconds < math.inf:
                     self._feed(b"")
-                return  # else writing has failed, or the link was aborted
+                return  # else writing has failed, or the link was aborted, or somebody receives again
         self._discarding = self._discarding or (self._closing and self._full)
         batch = self._parse(_AHEAD_FRAMES if self._closing else _AHEAD_FRAMES - len(self._ahead))
         if not self._discarding:  # a flood behind our close frame is read for the peer's answer, and must fill no heap

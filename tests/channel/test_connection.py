@@ -8,11 +8,15 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from layr8_actors.channel import Callbacks, open_channel
 from layr8_actors.channel.connection import Connection
 from layr8_actors.channel.link_state import DropLink, OpenLink
 from layr8_actors.channel.messages import LinkFailed
 from layr8_actors.channel.record import Record
 from layr8_actors.errors import ConnectFailed, TransportClosed
+from layr8_actors.phoenix import Frame
+from layr8_actors.testing import CloudNode
+from tests.channel.topics_on_a_node import ALICE, options, plaintext, until
 
 CALLED_OFF = ConnectFailed("ws://node.test/plugin_socket/websocket", "called off")
 
@@ -108,3 +112,55 @@ async def test_what_arrives_once_a_link_is_given_up_is_not_read_as_anything(node
         await wait_all_tasks_blocked()
         assert node.socket.ended_by == "close"
         assert not nursery.child_tasks
+
+
+async def test_a_transport_is_told_when_the_reader_waits_for_the_user_and_when_it_is_back(node: Any) -> None:
+    attended: list[bool] = []
+    async with trio.open_nursery() as nursery:
+        connection, record = new_connection(node, nursery, Notes())
+        await connection.handle_cast(OpenLink(1))
+        await wait_all_tasks_blocked()
+        node.socket.attend = attended.append
+        record.backlog.add(1_000_000, 0)  # more than is ever read ahead
+        node.socket.say(Frame("1", None, node.topic, "message", {}))
+        await wait_all_tasks_blocked()
+        assert (record.backlog.paused, attended) == (True, [False])
+        record.backlog.remove(record.backlog.frames, record.backlog.size)
+        record.backlog.make_room()
+        await wait_all_tasks_blocked()
+        assert (record.backlog.paused, attended) == (False, [False, True])
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_transport_of_a_channel_has_a_task_only_while_the_channel_is_not_read() -> None:
+    taken = trio.Event()
+
+    def transports() -> list[str]:
+        tasks = [trio.lowlevel.current_root_task()]
+        names: list[str] = []
+        while tasks:
+            task = tasks.pop()
+            if task is not None:
+                names.append(task.name)
+                tasks.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
+        return [name for name in names if name.endswith("WebSocketsTransport.run")]
+
+    async def slow(_: object) -> None:
+        await taken.wait()
+
+    async with (
+        CloudNode(memory=True) as node,
+        open_channel(options(node, inbox_capacity=2, callbacks=Callbacks(on_message=slow))) as channel,
+    ):
+        await channel.connect(["*"])
+        await trio.sleep(5)
+        assert transports() == []
+        for number in range(10):
+            node.deliver(ALICE, plaintext(number, ALICE))
+        await until(lambda: channel.statistics().reading_paused)
+        await trio.sleep(5)
+        assert len(transports()) == 1
+        taken.set()
+        await until(lambda: channel.statistics().messages_delivered == 10)
+        await trio.sleep(5)
+        assert transports() == []

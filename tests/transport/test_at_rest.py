@@ -1,4 +1,4 @@
-"""A link whose receiver is a task of its nursery: it holds no task of its own, and keeps every promise all the same."""
+"""A link that is attended: it holds no task of its own, and keeps every promise all the same."""
 
 from __future__ import annotations
 
@@ -14,19 +14,30 @@ import trio.testing
 from wsproto.events import Ping, Pong
 
 from layr8_actors.errors import TransportClosed
-
-from .conftest import WEBSOCKETS
+from layr8_actors.transport.websockets import WebSocketsConnector
+from tests.transport.conftest import WEBSOCKETS
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody")
-CONNECT = {name: connect for name, connect in WEBSOCKETS.items() if name.startswith("websockets")}
+
+
+class Attended(WebSocketsConnector):
+    open = WebSocketsConnector.open_attended
+
+
+CONNECT: dict[str, Callable[..., Any]] = {
+    name: functools.partial(connect.func, Attended)
+    for name, connect in WEBSOCKETS.items()
+    if name.startswith("websockets") and isinstance(connect, functools.partial)
+}
 
 
 class Receiver:
-    """Receives in a task of the transport's nursery."""
+    """Receives in a task of the transport's nursery, as it has promised."""
 
     def __init__(self, link: Any) -> None:
         self.link = link
         self.scope = trio.CancelScope()
+        self.promises = True
         self.got: list[str | bytes] = []
         self.error: TransportClosed | None = None
 
@@ -37,6 +48,15 @@ class Receiver:
                     self.got += await self.link.transport.receive()
             except TransportClosed as error:
                 self.error = error
+            finally:
+                if self.promises:
+                    self.link.transport.abort()
+
+    def go_away(self) -> None:
+        """Stop receiving, having said so."""
+        self.promises = False
+        self.link.transport.attend(False)
+        self.scope.cancel()
 
     def has(self, message: str) -> bool:
         return self.got[-1] == message
@@ -52,11 +72,11 @@ class Receiver:
 async def at_rest(connect: Callable[..., Any], **options: Any) -> AsyncIterator[tuple[Any, Receiver]]:
     """A link that has carried one message, and idles."""
     async with connect(**options) as link:
+        assert not link.nursery.child_tasks
         receiver = Receiver(link)
         link.nursery.start_soon(receiver.run)
         await link.peer.send(["first"])
-        await settle(lambda: receiver.alone)
-        assert receiver.got == ["first"]
+        await settle(lambda: receiver.got == ["first"] and receiver.alone)
         yield link, receiver
 
 
@@ -98,14 +118,14 @@ async def test_a_cancelled_nursery_drops_the_link(rest: Any) -> None:
         with trio.CancelScope(shield=True), trio.fail_after(5):
             await link.peer.gone()
             await settle(lambda: not link.nursery.child_tasks)
-            with pytest.raises(TransportClosed, match="the nursery of the transport was cancelled"):
+            with pytest.raises(TransportClosed, match="dropped by this side"):
                 await link.transport.receive()
         assert receiver.error is None  # it was cancelled too
 
 
 async def test_a_receiver_that_leaves_is_stood_in_for(rest: Any) -> None:
     async with rest() as (link, receiver):
-        receiver.scope.cancel()
+        receiver.go_away()
         await link.peer.write(Ping(payload=b"anybody there?"))
         with trio.fail_after(5):
             assert await link.peer.event() == Pong(payload=b"anybody there?")
@@ -116,11 +136,12 @@ async def test_a_receiver_that_leaves_is_stood_in_for(rest: Any) -> None:
 
 async def test_a_receiver_that_comes_back_relieves_the_one_that_stood_in(rest: Any) -> None:
     async with rest() as (link, receiver):
-        receiver.scope.cancel()
+        receiver.go_away()
         await trio.sleep(2)
         await link.peer.send(["while nobody received"])
         await settle(lambda: not receiver.alone)
         later = Receiver(link)
+        link.transport.attend(True)
         link.nursery.start_soon(later.run)
         await settle(lambda: later.got == ["while nobody received"])
         await link.peer.send(["another"])
@@ -171,9 +192,32 @@ async def test_a_send_into_a_link_that_is_gone_ends_it(rest: Any) -> None:
         await settle(lambda: receiver.error is not None and not link.nursery.child_tasks)
 
 
-async def test_a_receiver_of_another_nursery_stands_in_for_nobody(rest: Any) -> None:
-    async with rest() as (link, receiver), trio.open_nursery() as elsewhere:
-        receiver.scope.cancel()
+async def test_many_messages_one_by_one_start_no_task_and_set_no_clock(rest: Any) -> None:
+    async with rest() as (link, receiver):
+        for number in range(20):
+            await link.peer.send([str(number)])
+            while not receiver.has(str(number)):
+                await trio.lowlevel.checkpoint()
+            assert receiver.alone
+            assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
+
+
+async def test_while_nobody_receives_the_socket_is_read_and_pings_are_answered_as_ever(rest: Any) -> None:
+    async with rest() as (link, receiver):
+        receiver.go_away()
+        await link.peer.send([f"unread {number}" for number in range(500)])
+        await link.peer.write(Ping(payload=b"there?"))
+        with trio.fail_after(5):
+            assert await link.peer.event() == Pong(payload=b"there?")
+        later = Receiver(link)
+        link.transport.attend(True)
+        link.nursery.start_soon(later.run)
+        await settle(lambda: later.alone and len(later.got) == 500)
+        assert later.got == [f"unread {number}" for number in range(500)]
+
+
+async def test_a_link_that_nobody_has_promised_to_attend_keeps_its_task_and_goes_with_the_nursery() -> None:
+    async with WEBSOCKETS["websockets over streams"]() as link, trio.open_nursery() as elsewhere:
         elsewhere.cancel_scope.shield = True  # else it would be cancelled along with the link's nursery
         stranger = Receiver(link)
         elsewhere.start_soon(stranger.run)

@@ -77,7 +77,8 @@ from layr8_actors.otp import (
 )
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode, FaultProxy, ProxiedConnection, ProxyStatistics
-from layr8_actors.transport import HttpProxy, TrioWebSocketConnector
+from layr8_actors.transport import AttendedConnector, AttendedTransport, Endpoint, HttpProxy, TrioWebSocketConnector
+from layr8_actors.transport.websockets import WebSocketsConnector
 
 
 class Get(Call[int]):
@@ -307,6 +308,13 @@ async def a_network_fails_for_all_connections_or_for_one(node: CloudNode) -> Pro
         ChannelOptions(ws_url=other.url, api_key="key", transport=proxied)
         assert_type(HttpProxy.from_environment(other.url), HttpProxy | None)
         return proxy.statistics()
+
+
+async def a_link_may_be_attended(nursery: trio.Nursery, endpoint: Endpoint) -> None:
+    connector: AttendedConnector = WebSocketsConnector()
+    transport: AttendedTransport = await connector.open_attended(nursery, endpoint)
+    transport.attend(False)
+    ChannelOptions(ws_url=endpoint.url, api_key="key", transport=connector)
 
 
 async def a_durable_queue_is_the_same_in_sqlite_in_redis_and_in_memory(claimed: Claimed) -> None:
