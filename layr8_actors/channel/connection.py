@@ -225,20 +225,21 @@ class Connection(Actor):
         sizes: list[int] = []
         number = first
         size = 0
-        for number in range(first, min(first + FRAMES_PER_TURN, len(messages))):
-            data = messages[number]
-            size += len(data)
+        for data in messages[first : first + FRAMES_PER_TURN]:
+            number += 1
+            length = len(data)
+            size += length
             try:
                 frames.append(decode(data))
             except MalformedFrame as error:
                 # Without its traceback, whose frames hold what the node sent.
                 record.refuse_frame(link.number, error.with_traceback(None))
             else:
-                sizes.append(len(data))
+                sizes.append(length)
             if size >= SIZE_PER_TURN:
                 break
         self._route(link, frames, sizes)
-        return number + 1
+        return number
 
     def _route(self, link: Link, frames: list[Frame], sizes: list[int]) -> None:
         record = self._record
