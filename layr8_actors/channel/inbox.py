@@ -132,6 +132,7 @@ class Inbox(PromptActor):
         backlog = record.backlog
         on_message = callbacks.on_message
         assert on_message is not None
+        counters = record.counters
         since_checkpoint = 0
         while backlog.messages or backlog.joins:
             since_checkpoint += 1
@@ -155,7 +156,7 @@ class Inbox(PromptActor):
                 except Exception as error:
                     self._failed("on_message", error)
             record.in_hand = None
-            record.counters.messages_delivered += 1
+            counters.messages_delivered += 1
 
     async def _enter(self, joined: Joined, callbacks: Callbacks) -> None:
         self._record.message_join_ref = joined.join_ref

@@ -73,8 +73,11 @@ class Waiter:
             trio.lowlevel.reschedule(task)
 
     @trio.lowlevel.enable_ki_protection
-    async def wait(self) -> Reply:
+    async def wait(self, passes: int = 0) -> Reply:
         """Wait for the outcome.
+
+        Args:
+            passes: of Trio's loop in which to look for it, before the wait in which the process may sleep.
 
         Returns:
             The reply.
@@ -84,9 +87,11 @@ class Waiter:
 
         Always checkpoints; on cancellation nothing is left but the owner's entry for the ref.
         """
-        if self.settled:
+        passes = max(passes, self.settled)
+        while passes:
             await trio.lowlevel.checkpoint()
-        else:
+            passes = 0 if self.settled else passes - 1
+        if not self.settled:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
         if self._error is not None:

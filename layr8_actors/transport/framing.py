@@ -174,25 +174,29 @@ class InboundFrames:
             self._go_on(messages)
         chunk, position, largest = self._chunk, self._position, self._largest
         last = -1 if self.over else len(chunk) - 1
+        whole = -1 if self._fragments else _TEXT_FRAME
         try:
             for _ in range(frames):
                 if position >= last:
                     break
                 # Whole messages of less than 64 KiB, that is nearly all of them, are parsed here and nowhere else.
-                first, length, start = chunk[position], chunk[position + 1], position + 2
+                length = chunk[position + 1]
                 if length == 126 and position + 3 <= last:
-                    length = chunk[start] << 8 | chunk[position + 3]
+                    length = chunk[position + 2] << 8 | chunk[position + 3]
                     start = position + 4
                 elif length > 125:
                     start = last + 2  # beyond what is there
+                else:
+                    start = position + 2
                 stop = start + length
-                if first == _TEXT_FRAME and stop <= last + 1 and length <= largest and self._fragments is None:
+                if stop - 1 <= last and length <= largest and chunk[position] == whole:
                     messages.append(chunk[start:stop].decode())
                     position = stop
                 else:
                     position = self._uncommon(messages, chunk, position)
                     if self.over:
                         break
+                    whole = -1 if self._fragments else _TEXT_FRAME
         except UnicodeDecodeError:
             self._refuse(1007, "a text message is not UTF-8")
         if position == last and not self.over:

@@ -5,6 +5,7 @@ Tests of the channel over a real WebSocket and a whole CloudNode are in ``test_c
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import trio
 
 from layr8_actors.channel import Callbacks, ChannelOptions
+from layr8_actors.channel.router import Router
 from layr8_actors.errors import ConnectFailed, TransportClosed
 from layr8_actors.phoenix import Frame, Serializer
 from layr8_actors.telemetry import Event
@@ -250,6 +252,29 @@ class Calls:
 
     def callbacks(self) -> Callbacks:
         return Callbacks(self.on_message, self.on_disconnect, self.on_reconnect)
+
+
+def poison_router(monkeypatch: pytest.MonkeyPatch, id: str) -> list[None]:
+    """Let each router crash on the message of this id, and on nothing before it; returns an entry for each crash."""
+    route_messages, route_one = Router._route_messages, Router._route_one
+    crashes: list[None] = []
+
+    def poisonous(frame: Frame) -> bool:
+        return isinstance(frame.payload, dict) and frame.payload.get("plaintext", {}).get("id") == id
+
+    def poisoned_messages(self: Router, link: int, frames: list[Frame], sizes: list[int]) -> None:
+        good = list(itertools.takewhile(lambda frame: not poisonous(frame), frames))
+        route_messages(self, link, good, sizes)
+
+    def poisoned(self: Router, link: int, frame: Frame) -> bool:
+        if poisonous(frame):
+            crashes.append(None)
+            raise RuntimeError("poison")
+        return route_one(self, link, frame)
+
+    monkeypatch.setattr(Router, "_route_messages", poisoned_messages)
+    monkeypatch.setattr(Router, "_route_one", poisoned)
+    return crashes
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from layr8_actors.channel import Channel, LinkStatus, open_channel
 from layr8_actors.errors import Disconnected
 from layr8_actors.otp.events import ChildExited
 from layr8_actors.phoenix import Frame
+from tests.channel.conftest import poison_router
 
 ACTORS = ["inbox", "router", "connection", "heartbeat", "reconnector"]
 CRASHES = [None, RuntimeError("injected")]
@@ -227,16 +228,7 @@ async def test_messages_read_before_an_inbox_crash_are_delivered_once_and_the_on
 async def test_a_frame_that_crashes_the_router_is_tried_again_and_then_refused_while_the_rest_is_delivered(
     node: Any, calls: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from layr8_actors.channel.router import Router
-
-    route_one = Router._route_one
-
-    def poisoned(self: Router, link: int, frame: Frame) -> bool:
-        if isinstance(frame.payload, dict) and frame.payload.get("plaintext", {}).get("id") == "1":
-            raise RuntimeError("poison")
-        return route_one(self, link, frame)
-
-    monkeypatch.setattr(Router, "_route_one", poisoned)
+    crashes = poison_router(monkeypatch, "1")
     async with open_channel(node.options(callbacks=calls.callbacks())) as channel:
         await channel.connect(PROTOCOLS)
         for number in range(4):
@@ -245,11 +237,12 @@ async def test_a_frame_that_crashes_the_router_is_tried_again_and_then_refused_w
         await settle()
         await trio.sleep(5)
         assert calls.ids == [0, 2, 3]
+        assert len(crashes) == 2
         assert channel.statistics().frames_refused == 1
         assert (await channel.send_msg("message", {})).ok
 
 
-@pytest.mark.parametrize("where", ["_route_one", "_hand_over"])
+@pytest.mark.parametrize("where", ["_route_messages", "_hand_over"])
 async def test_what_goes_wrong_in_the_task_that_reads_is_a_crash_of_the_router_and_loses_nothing(
     node: Any, calls: Any, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

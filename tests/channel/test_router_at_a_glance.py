@@ -95,3 +95,23 @@ async def test_what_is_known_at_a_glance_means_what_the_full_reading_says(
     for frame in frames:
         assert quick.router._route_one(link, frame) == full.router._route_any(link, frame)
         assert quick.state() == full.state()
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(FRAMES, min_size=1, max_size=6), st.sampled_from(TopicStatus), st.sampled_from([1, 1, 1, 2]), st.booleans()
+)
+async def test_messages_that_are_routed_in_one_go_are_those_that_the_full_reading_finds(
+    frames: list[Frame], status: TopicStatus, link: int, message_first: bool
+) -> None:
+    if message_first:
+        frames = [Frame("2", None, TOPIC, "message", {"plaintext": {}}), *frames]
+    quick, full = Rig(status), Rig(status)
+    quick.router._route_messages(link, frames, list(range(len(frames))))
+    count = quick.record.routed_so_far
+    for frame in frames[:count]:
+        assert full.router._route_any(link, frame)
+    assert quick.state() == full.state()
+    assert quick.record.routed_sizes == list(range(count))
+    if message_first and link == 1 and status is TopicStatus.JOINED:
+        assert count

@@ -8,12 +8,11 @@ import pytest
 import trio
 
 from layr8_actors.channel import Channel, JoinedTopic, LinkStatus, events, open_channel
-from layr8_actors.channel.router import Router
 from layr8_actors.errors import ChannelClosed, Disconnected, Layr8Error, NotConnected, RestartLimitExceeded
 from layr8_actors.otp import Supervisor
-from layr8_actors.phoenix import Frame
 from layr8_actors.telemetry import Event
 from layr8_actors.testing import CloudNode
+from tests.channel.conftest import poison_router
 from tests.channel.topics_on_a_node import ALICE, CAROL, DAVE, PROTOCOLS, Agent, join, options, plaintext, until
 
 GHOST = "e.connect.plugin.failed: protocols_already_bound"
@@ -253,14 +252,7 @@ async def test_a_join_that_meets_the_end_of_the_topics_supervisor_fails_and_may_
 async def test_a_frame_that_crashes_the_router_of_a_topic_is_refused_there_and_the_rest_is_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    route_one = Router._route_one
-
-    def poisoned(self: Router, link: int, frame: Frame) -> bool:
-        if isinstance(frame.payload, dict) and frame.payload.get("plaintext", {}).get("id") == "1":
-            raise RuntimeError("poison")
-        return route_one(self, link, frame)
-
-    monkeypatch.setattr(Router, "_route_one", poisoned)
+    poison_router(monkeypatch, "1")
     agent, other = Agent(), Agent()
     async with CloudNode(memory=True) as node, open_channel(options(node)) as channel:
         await channel.connect(PROTOCOLS)
@@ -278,16 +270,7 @@ async def test_a_frame_that_crashes_the_router_of_a_topic_is_refused_there_and_t
 async def test_frames_that_the_channels_router_has_handed_over_when_it_crashes_come_once_and_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    route_one = Router._route_one
-    crashes: list[None] = []
-
-    def poisoned(self: Router, link: int, frame: Frame) -> bool:
-        if isinstance(frame.payload, dict) and frame.payload.get("plaintext", {}).get("id") == "poison":
-            crashes.append(None)
-            raise RuntimeError("poison")
-        return route_one(self, link, frame)
-
-    monkeypatch.setattr(Router, "_route_one", poisoned)
+    crashes = poison_router(monkeypatch, "poison")
     agent, seen = Agent(), list[Event]()
     async with CloudNode(memory=True) as node, open_channel(options(node, events=seen)) as channel:
         await channel.connect(PROTOCOLS)
