@@ -221,7 +221,9 @@ async def join_did(
 
     async def on_message(payload: Any) -> None:
         await known.wait()  # the first messages may be here before the handle is
-        await reception.on_message(payload)
+        waits = reception.on_message(payload)
+        if waits is not None:
+            await waits
 
     async def on_push(event: str, payload: Any) -> None:
         await known.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -20,6 +20,8 @@ _ALWAYS: Final = ("id", "type", "from", "to", "body")
 _TEXTS: Final = ("id", "type", "from_", "thid", "pthid")
 _WRITTEN_AS_THEY_ARE: Final = (dict, list, str, int, float, bool, type(None))
 _STR: Final = frozenset((str,))
+_IDS_AT_A_TIME: Final = 64
+_VARIANTS: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _READ: Final = frozenset((*_ALWAYS, "thid", "pthid", "created_time", "expires_time", "attachments", "trace_context"))
 
 
@@ -71,11 +73,26 @@ class MessageContext(msgspec.Struct, frozen=True, kw_only=True):
 NO_CONTEXT: Final = MessageContext()
 
 
+# Made many at a time, since each call for randomness is one of the system; pop and append are safe in any thread.
+_ids: Final[list[str]] = []
+os.register_at_fork(after_in_child=_ids.clear)  # two processes must not give the same ones away
+
+
 def _new_id() -> str:
-    # A UUID of version 4 (RFC 9562, section 5.4) without the object, which takes three times as long.
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    try:
+        return _ids.pop()
+    except IndexError:
+        return _make_ids()
+
+
+def _make_ids() -> str:
+    # UUIDs of version 4 (RFC 9562, section 5.4) without the objects, which take three times as long.
+    digits = os.urandom(16 * _IDS_AT_A_TIME).hex()
+    for start in range(0, len(digits), 32):
+        one = digits[start : start + 32]
+        variant = _VARIANTS[one[16]]
+        _ids.append(f"{one[:8]}-{one[8:12]}-4{one[13:16]}-{variant}{one[17:20]}-{one[20:]}")
+    return _new_id()
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,11 +197,33 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
                 ``id`` or ``type`` is empty, for no response would find its request by them.
             LocalProtocolError: the body is an object that msgspec cannot turn into JSON values.
         """
-        if not isinstance(self.to, (tuple, list)):
-            raise InvalidOption("to", self.to, "a list of DIDs, such as ['did:web:...']")
-        for name, value in zip(_TEXTS, (self.id, self.type, self.from_, self.thid, self.pthid), strict=True):
-            if not isinstance(value, str) or (not value and name in _ALWAYS):
-                raise InvalidOption(name, value, "a str; of id and type a non-empty one")
+        return self.written()
+
+    def written(
+        self,
+        from_: str = "",
+        thid: str = "",
+        to: Sequence[str] = (),
+        trace_context: TraceContext | None = None,
+    ) -> dict[str, Any]:
+        """Return the message as it goes out, with what is empty filled; no copy of it is made.
+
+        Args:
+            from_: in place of an empty one.
+            thid: likewise.
+            to: likewise.
+            trace_context: likewise.
+
+        Raises:
+            Layr8Error: as :meth:`to_plaintext`.
+        """
+        # Last of all once more the field itself, so that what is empty and of a wrong type is refused.
+        from_, thid, to = self.from_ or from_ or self.from_, self.thid or thid or self.thid, self.to or to or self.to
+        if not isinstance(to, (tuple, list)):
+            raise InvalidOption("to", to, "a list of DIDs, such as ['did:web:...']")
+        texts = (self.id, self.type, from_, thid, self.pthid)
+        if not _STR.issuperset(map(builtins.type, texts)) or not self.id or not self.type:
+            _refuse_text(texts)
         body = self.body
         if not isinstance(body, _WRITTEN_AS_THEY_ARE):
             try:
@@ -194,12 +233,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         out: dict[str, Any] = {
             "id": self.id,
             "type": self.type,
-            "from": self.from_,
-            "to": list(self.to),
+            "from": from_,
+            "to": list(to),
             "body": {} if body is None else body,
         }
-        if self.thid:
-            out["thid"] = self.thid
+        if thid:
+            out["thid"] = thid
         if self.pthid:
             out["pthid"] = self.pthid
         if self.created_time is not None:
@@ -208,12 +247,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
             out["expires_time"] = self.expires_time
         if self.attachments:
             out["attachments"] = [attachment.to_json() for attachment in self.attachments]
-        if self.trace_context is not None:
-            out["trace_context"] = self.trace_context.to_json()
+        trace_context = self.trace_context or trace_context
+        if trace_context is not None:
+            out["trace_context"] = trace_context.to_json()
         for name, value in self.extra.items():
             if not out.get(name):  # what stands there is either another field or one that was not read
                 out[name] = value
         return out
+
+
+def _refuse_text(texts: tuple[object, ...]) -> None:
+    for name, value in zip(_TEXTS, texts, strict=True):
+        if not isinstance(value, str) or (not value and name in _ALWAYS):
+            raise InvalidOption(name, value, "a str; of id and type a non-empty one")
 
 
 def parse_message(plaintext: object, context: object = None) -> Message:

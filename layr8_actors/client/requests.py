@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ..channel import Reply
 from ..errors import ChannelClosed, Disconnected, InvalidOption, Layr8Error, RequestTimeout, ServerReject
 from .problem_report import is_problem_report, read_problem_report
+from .request_deadlines import RequestDeadlines
 
 if TYPE_CHECKING:
+    from ..channel.push import Push
     from .message import Message
     from .record import Topic
 
@@ -20,23 +23,38 @@ __all__ = ("Pending", "Requests")
 class Pending:
     """One caller of request, from before the write until its outcome.
 
-    ``over`` is True once there is an outcome, and ``sending`` the scope of the caller until the node has answered.
+    ``over`` is True once there is an outcome, ``push`` what was sent until the node has answered that. Where the caller
+    has to wait before it is sent, ``sending`` is its scope until then.
     """
 
-    __slots__ = ("_task", "error", "id", "over", "response", "sending", "survive_reconnect", "thread")
+    __slots__ = (
+        "_task",
+        "deadline",
+        "error",
+        "id",
+        "over",
+        "push",
+        "response",
+        "sending",
+        "survive_reconnect",
+        "thread",
+        "timeout",
+    )
 
-    def __init__(self, message: Message, survive_reconnect: bool) -> None:
+    def __init__(self, message: Message, thread: str, timeout: float, survive_reconnect: bool) -> None:
         self.id = message.id
-        self.thread = message.thid
+        self.thread = thread
+        self.timeout = timeout
+        self.deadline = trio.current_time() + timeout
         self.survive_reconnect = survive_reconnect
         self.over = False
         self.response: Message | None = None
-        self.error: Layr8Error | None = None
+        self.error: Exception | None = None
+        self.push: Push | None = None
         self.sending: trio.CancelScope | None = None
         self._task: trio.lowlevel.Task | None = None
 
-    @trio.lowlevel.enable_ki_protection
-    def finish(self, response: Message | None, error: Layr8Error | None = None) -> None:
+    def finish(self, response: Message | None, error: Exception | None = None) -> None:
         """Give the caller its outcome; only the first one counts."""
         if self.over:
             return
@@ -46,14 +64,31 @@ class Pending:
         if self.sending is not None:
             # A response proves that the node took the request, whatever became of its own answer.
             self.sending.cancel(reason="the response is here")
-        elif self._task is not None:
+        else:
+            self.wake()
+
+    def answered(self, outcome: Reply | Exception) -> None:
+        """Learn what the node itself said to the request, or why it will say nothing."""
+        self.push = None
+        if isinstance(outcome, Reply):
+            if not outcome.ok:
+                self.finish(None, ServerReject(outcome.reason, message_id=self.id))
+        elif not (self.survive_reconnect and isinstance(outcome, Disconnected) and outcome.written):
+            self.finish(None, outcome)
+
+    @trio.lowlevel.enable_ki_protection
+    def wake(self) -> None:
+        """Make the caller look at what it waits for, if it waits."""
+        if self._task is not None:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)
 
     @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
-        """Wait for the outcome. Checkpoints if there is none yet; cancellation leaves nothing behind."""
-        if not self.over:
+        """Wait for the outcome, or :meth:`wake`. Always checkpoints; cancellation leaves nothing behind."""
+        if self.over:
+            await trio.lowlevel.checkpoint()
+        else:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
 
@@ -68,6 +103,7 @@ class Requests:
     def __init__(self) -> None:
         self._by_thread: dict[str, Pending] = {}
         self._by_id: dict[str, Pending] = {}
+        self.deadlines = RequestDeadlines(self._by_thread)
 
     def __len__(self) -> int:
         return len(self._by_thread)
@@ -93,7 +129,7 @@ class Requests:
         """Fail those who do not want to wait for a rejoin, each with an error of its own."""
         for pending in list(self._by_thread.values()):
             # One that is just being sent is told by the channel, which knows whether it was written.
-            if not pending.survive_reconnect and pending.sending is None:
+            if not pending.survive_reconnect and pending.sending is None and pending.push is None:
                 error = Disconnected(detail, written=True)
                 error.__cause__ = cause
                 pending.finish(None, error)
@@ -117,7 +153,7 @@ class Requests:
 
         Args:
             channel: to send it on.
-            message: complete, with a thread.
+            message: without a thread it begins one of its own id, and without a sender it is from the channel's DID.
             timeout: seconds, sending included.
             survive_reconnect: whether to wait on when the link drops.
             before: called once it waits, and before it is sent; what it returns is awaited within the timeout, for it
@@ -128,31 +164,66 @@ class Requests:
 
         Checkpoints; however it ends, nothing waits for the response any more.
         """
-        if message.thid in self._by_thread or message.id in self._by_id:
+        thread = message.thread
+        # Before anything is told or held for a message that is none.
+        plaintext = message.written(from_=channel.assigned_did, thid=thread)
+        if thread in self._by_thread or message.id in self._by_id:
             raise InvalidOption("message", message, "one in whose thread no other request waits")
-        plaintext = message.to_plaintext()  # before anything is told or held for a message that is none
-        pending = Pending(message, survive_reconnect)
-        self._by_thread[pending.thread] = self._by_id[pending.id] = pending
+        pending = Pending(message, thread, timeout, survive_reconnect)
+        self._by_thread[thread] = self._by_id[pending.id] = pending
         try:
-            # One scope for the deadline and for a response that is faster than the node's own answer: each costs 5 us.
-            with trio.CancelScope(deadline=trio.current_time() + timeout) as pending.sending:
-                first = before()
-                if first is not None:
-                    await first
-                await _send(channel, plaintext, pending)
-                pending.sending = None
-                await pending.wait()
-            if not pending.over:
-                raise RequestTimeout(timeout)
+            first = before()
+            if first is None and await self._sent_at_once(channel, plaintext, pending):
+                await self._wait(pending)
+            else:
+                await self._send_and_wait(channel, plaintext, pending, first)
         finally:
-            del self._by_thread[pending.thread], self._by_id[pending.id]
+            del self._by_thread[thread], self._by_id[pending.id]
+            if pending.push is not None:
+                pending.push.withdraw()
+            pending.over = True  # where it was cancelled, it still stands among the deadlines
         if pending.error is not None:
             raise pending.error
-        response = pending.response
+        response, pending.response = pending.response, None
         assert response is not None
         if is_problem_report(response):
             raise read_problem_report(response)
         return response
+
+    async def _sent_at_once(self, channel: Topic, plaintext: dict[str, Any], pending: Pending) -> bool:
+        """Send where nothing has to be waited for before; the caller is told of the node's answer only if it matters.
+
+        That spares it one of two wake-ups, and a scope.
+        """
+        try:
+            push = channel.encoded("message", plaintext, pending.answered)
+        except Layr8Error:
+            await trio.lowlevel.checkpoint_if_cancelled()  # one that tries again and again has to end some day
+            raise
+        if push is None or not push.queue():
+            return False
+        pending.push = push
+        return True
+
+    async def _wait(self, pending: Pending) -> None:
+        if self.deadlines.add(pending):
+            await pending.wait()
+        if not pending.over:  # nobody watches, or not any more
+            with trio.CancelScope(deadline=pending.deadline):
+                await pending.wait()
+            pending.finish(None, RequestTimeout(pending.timeout))
+
+    async def _send_and_wait(
+        self, channel: Topic, plaintext: dict[str, Any], pending: Pending, first: Awaitable[None] | None
+    ) -> None:
+        # One scope for the deadline and for a response that is faster than the node's own answer.
+        with trio.CancelScope(deadline=pending.deadline) as pending.sending:
+            if first is not None:
+                await first
+            await _send(channel, plaintext, pending)
+            pending.sending = None
+            await pending.wait()
+        pending.finish(None, RequestTimeout(pending.timeout))
 
 
 async def _send(channel: Topic, plaintext: dict[str, Any], pending: Pending) -> None:

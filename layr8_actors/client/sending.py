@@ -12,7 +12,7 @@ from .message import Message
 from .record import handling
 
 if TYPE_CHECKING:
-    from .record import Record, Topic
+    from .record import Record
 
 __all__ = ("REQUEST_TIMEOUT", "request_on", "send_on")
 
@@ -28,7 +28,9 @@ async def send_on(record: Record, message: Message) -> Message:
         message: to send.
     """
     topic = record.connected()
-    outgoing = _outgoing(message, topic)
+    if not isinstance(message, Message):
+        raise InvalidOption("message", message, "a Message")
+    outgoing = message if message.from_ else message.replace(from_=topic.assigned_did)
     reply = await topic.send_msg("message", outgoing.to_plaintext())
     if not reply.ok:
         raise ServerReject(reply.reason, message_id=outgoing.id)
@@ -46,19 +48,14 @@ async def request_on(record: Record, message: Message, timeout: float, survive_r
     """
     seconds = checked_seconds("timeout", timeout, allow_infinity=True)
     topic = record.connected()
-    outgoing = _outgoing(message, topic)
-    if not outgoing.thid:
-        outgoing = outgoing.replace(thid=outgoing.id)
-    inbound = handling.get()
+    if not isinstance(message, Message):
+        raise InvalidOption("message", message, "a Message")
 
     def before() -> Awaitable[None] | None:
         record.make_room()
-        return record.settle(inbound, Status.HANDLED) if inbound is not None and inbound in record.running else None
+        inbound = handling.get()
+        if inbound is None or inbound not in record.running or record.settle_now(inbound, Status.HANDLED):
+            return None
+        return record.settle(inbound, Status.HANDLED)
 
-    return await record.requests.ask(topic, outgoing, seconds, survive_reconnect, before)
-
-
-def _outgoing(message: Message, topic: Topic) -> Message:
-    if not isinstance(message, Message):
-        raise InvalidOption("message", message, "a Message")
-    return message if message.from_ else message.replace(from_=topic.assigned_did)
+    return await record.requests.ask(topic, message, seconds, survive_reconnect, before)
