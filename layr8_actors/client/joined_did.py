@@ -221,9 +221,7 @@ async def join_did(
 
     async def on_message(payload: Any) -> None:
         await known.wait()  # the first messages may be here before the handle is
-        waits = reception.on_message(payload)
-        if waits is not None:
-            await waits
+        await reception.on_message(payload)
 
     async def on_push(event: str, payload: Any) -> None:
         await known.wait()

@@ -51,8 +51,14 @@ class Reception:
         self._record = record
         self._on_delegation = on_delegation
 
-    def on_message(self, payload: Any) -> Awaitable[None] | None:
-        """Take one message; the next one may come when what this returns was awaited, or at once."""
+    async def on_message(self, payload: Any) -> None:
+        """Take one message; return when the next one may come."""
+        rest = self.take(payload)
+        if rest is not None:
+            await rest
+
+    def take(self, payload: Any) -> Awaitable[None] | None:
+        """Likewise, where most need no waiting: what this returns is to be awaited before the next one comes."""
         record = self._record
         record.counters.messages_received += 1
         join_ref = record.connected().message_join_ref

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ..channel import Reply
 from ..errors import ChannelClosed, Disconnected, InvalidOption, Layr8Error, RequestTimeout, ServerReject
+from .inbound import Inbound, Status
 from .problem_report import is_problem_report, read_problem_report
 from .request_deadlines import RequestDeadlines
 
 if TYPE_CHECKING:
     from ..channel.push import Push
     from .message import Message
-    from .record import Topic
+    from .record import Record, Topic
 
 __all__ = ("Pending", "Requests")
 
@@ -142,41 +142,49 @@ class Requests:
             pending.finish(None, error)
 
     async def ask(
-        self,
-        channel: Topic,
-        message: Message,
-        timeout: float,
-        survive_reconnect: bool,
-        before: Callable[[], Awaitable[None] | None],
+        self, record: Record, message: Message, timeout: float, survive_reconnect: bool, inbound: Inbound | None
     ) -> Message:
         """Send a request and wait for its response.
 
         Args:
-            channel: to send it on.
-            message: without a thread it begins one of its own id, and without a sender it is from the channel's DID.
+            record: of the DID that asks.
+            message: without a thread it begins one of its own id, and without a sender it is from that DID.
             timeout: seconds, sending included.
             survive_reconnect: whether to wait on when the link drops.
-            before: called once it waits, and before it is sent; what it returns is awaited within the timeout, for it
-                may wait for room.
+            inbound: the message whose handler asks; the node is told ``handled`` before.
 
         Raises:
             Layr8Error: as :meth:`Client.request` says.
 
         Checkpoints; however it ends, nothing waits for the response any more.
         """
+        channel = record.connected()
         thread = message.thread
         # Before anything is told or held for a message that is none.
-        plaintext = message.written(from_=channel.assigned_did, thid=thread)
+        plaintext = message.written(channel.assigned_did, thread)
         if thread in self._by_thread or message.id in self._by_id:
             raise InvalidOption("message", message, "one in whose thread no other request waits")
         pending = Pending(message, thread, timeout, survive_reconnect)
         self._by_thread[thread] = self._by_id[pending.id] = pending
         try:
-            first = before()
-            if first is None and await self._sent_at_once(channel, plaintext, pending):
-                await self._wait(pending)
+            record.make_room()  # for nobody would read on to the response
+            if inbound is not None and inbound not in record.running:
+                inbound = None
+            if inbound is None or record.settle_now(inbound, Status.HANDLED):
+                # The caller is told of the node's answer only if it matters, which spares it one of two wake-ups.
+                push = channel.encoded("message", plaintext, pending.answered)
+                if push is not None and push.queue():
+                    pending.push = push
+            if pending.push is None:
+                await self._send_and_wait(record, plaintext, pending, inbound)
             else:
-                await self._send_and_wait(channel, plaintext, pending, first)
+                if self.deadlines.add(pending):
+                    await pending.wait()
+                if not pending.over:  # nobody watches the deadline, or not any more
+                    await self._wait_alone(pending)
+        except Layr8Error:
+            await trio.lowlevel.checkpoint_if_cancelled()  # one that tries again and again has to end some day
+            raise
         finally:
             del self._by_thread[thread], self._by_id[pending.id]
             if pending.push is not None:
@@ -190,37 +198,19 @@ class Requests:
             raise read_problem_report(response)
         return response
 
-    async def _sent_at_once(self, channel: Topic, plaintext: dict[str, Any], pending: Pending) -> bool:
-        """Send where nothing has to be waited for before; the caller is told of the node's answer only if it matters.
-
-        That spares it one of two wake-ups, and a scope.
-        """
-        try:
-            push = channel.encoded("message", plaintext, pending.answered)
-        except Layr8Error:
-            await trio.lowlevel.checkpoint_if_cancelled()  # one that tries again and again has to end some day
-            raise
-        if push is None or not push.queue():
-            return False
-        pending.push = push
-        return True
-
-    async def _wait(self, pending: Pending) -> None:
-        if self.deadlines.add(pending):
+    async def _wait_alone(self, pending: Pending) -> None:
+        with trio.CancelScope(deadline=pending.deadline):
             await pending.wait()
-        if not pending.over:  # nobody watches, or not any more
-            with trio.CancelScope(deadline=pending.deadline):
-                await pending.wait()
-            pending.finish(None, RequestTimeout(pending.timeout))
+        pending.finish(None, RequestTimeout(pending.timeout))
 
     async def _send_and_wait(
-        self, channel: Topic, plaintext: dict[str, Any], pending: Pending, first: Awaitable[None] | None
+        self, record: Record, plaintext: dict[str, Any], pending: Pending, inbound: Inbound | None
     ) -> None:
         # One scope for the deadline and for a response that is faster than the node's own answer.
         with trio.CancelScope(deadline=pending.deadline) as pending.sending:
-            if first is not None:
-                await first
-            await _send(channel, plaintext, pending)
+            if inbound is not None:
+                await record.settle(inbound, Status.HANDLED)  # it may wait for room
+            await _send(record.connected(), plaintext, pending)
             pending.sending = None
             await pending.wait()
         pending.finish(None, RequestTimeout(pending.timeout))

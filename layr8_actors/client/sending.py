@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidOption, ServerReject
 from ..otp.validation import checked_seconds
-from .inbound import Status
 from .message import Message
 from .record import handling
 
@@ -47,15 +45,6 @@ async def request_on(record: Record, message: Message, timeout: float, survive_r
         survive_reconnect: as there.
     """
     seconds = checked_seconds("timeout", timeout, allow_infinity=True)
-    topic = record.connected()
     if not isinstance(message, Message):
         raise InvalidOption("message", message, "a Message")
-
-    def before() -> Awaitable[None] | None:
-        record.make_room()
-        inbound = handling.get()
-        if inbound is None or inbound not in record.running or record.settle_now(inbound, Status.HANDLED):
-            return None
-        return record.settle(inbound, Status.HANDLED)
-
-    return await record.requests.ask(topic, message, seconds, survive_reconnect, before)
+    return await record.requests.ask(record, message, seconds, survive_reconnect, handling.get())

@@ -65,7 +65,7 @@ class Tree:
             record.durability = durability(record)
         self._reception = reception = Reception(record, functions.on_delegation)
         callbacks = Callbacks(
-            on_message=reception.on_message,
+            on_message=reception.take,
             on_disconnect=functions.on_disconnect,
             on_reconnect=functions.on_reconnect,
             on_push=reception.on_push,
