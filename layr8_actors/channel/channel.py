@@ -286,6 +286,12 @@ class Channel:
         push.outbox = link.outbox
         return push
 
+    @property
+    def has_room(self) -> bool:
+        """Whether :meth:`send_nowait` has no reason to return False."""
+        link = self._record.link
+        return link is None or link.outbox.has_room
+
     def send_nowait(self, event: str, payload: Any, *, join_ref: str | None = None) -> bool:
         """Do what :meth:`send_fire_and_forget` does where there is room; no checkpoint.
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ..otp import Actor, ExitReason
 from .events import CallbackFailed, CallbacksSkipped, MessageDropped, MessageInterrupted
 from .messages import Joined, MessagesArrived, Notify, Push
+from .options import AtOnceCallbacks
 
 if TYPE_CHECKING:
     from .options import Callbacks
@@ -44,11 +45,16 @@ class Inbox(Actor):
     def __init__(self, record: Record) -> None:
         self._record = record
         self._announcing = False
+        self._taker: Callable[[Any], bool] | None = None
 
     async def init(self) -> None:
         """Go on with what was waiting before a crash; it is first in line."""
         self._record.lane_open = False  # a lane that was cancelled before its first step could not say so
         self._look_for_mail()
+        callbacks = self._record.options.callbacks
+        if isinstance(callbacks, AtOnceCallbacks) and callbacks.take_at_once is not None:
+            self._taker = callbacks.take_at_once
+            self._record.take_at_once = self.take_at_once
         self._start_lanes()
 
     def _look_for_mail(self) -> None:
@@ -87,11 +93,30 @@ class Inbox(Actor):
     async def terminate(self, reason: ExitReason) -> None:
         """Report the message that on_message was at work on; it may have taken effect, so it is not repeated."""
         record = self._record
+        record.take_at_once = None
         if record.in_hand is not None:
             (payload,) = record.in_hand
             record.in_hand = None
             record.counters.messages_interrupted += 1
             record.emit(MessageInterrupted(at=trio.current_time(), topic=record.topic.topic, payload=payload))
+
+    def take_at_once(self, payload: Any) -> bool:
+        """Hand a message over in the task of Router's caller; what the function raises is kept to itself here too.
+
+        Args:
+            payload: the next message; nothing waits in the lane in front of it, and nobody is at work there.
+
+        Returns:
+            False where it has to go by the lane.
+        """
+        assert self._taker is not None
+        try:
+            taken = self._taker(payload)
+        except Exception as error:
+            self._failed("on_message", error)
+            taken = True
+        self._record.counters.messages_delivered += taken
+        return taken
 
     def _drop_unread(self) -> None:
         record = self._record

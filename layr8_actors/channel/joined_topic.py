@@ -90,6 +90,11 @@ class JoinedTopic:
         """
         return self._sends.encoded(event, payload, told, join_ref=join_ref)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether :meth:`send_nowait` has no reason to return False."""
+        return self._sends.has_room
+
     def send_nowait(self, event: str, payload: Any, *, join_ref: str | None = None) -> bool:
         """Push on this topic where there is room, as :meth:`Channel.send_nowait` does; for the library's own.
 

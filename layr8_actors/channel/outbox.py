@@ -48,6 +48,11 @@ class Outbox:
         """How many frames wait for the writer, without those of tasks that wait for room."""
         return len(self._entries) + len(self.urgent)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether :meth:`put_nowait` would append a frame."""
+        return len(self._entries) < self._capacity and not self.closed
+
     @trio.lowlevel.enable_ki_protection
     def put_nowait(self, entry: Outgoing) -> bool:
         """Append a frame where there is room; no checkpoint.

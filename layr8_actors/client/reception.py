@@ -31,6 +31,7 @@ from .record import worth_reporting
 
 if TYPE_CHECKING:
     from ..telemetry import Event
+    from .message import Message
     from .record import Record
 
 __all__ = ("Reception",)
@@ -59,13 +60,36 @@ class Reception:
 
     def take(self, payload: Any) -> Awaitable[None] | None:
         """Likewise, where most need no waiting: what this returns is to be awaited before the next one comes."""
-        record = self._record
-        record.counters.messages_received += 1
-        join_ref = record.connected().message_join_ref
         try:
             message = parse_message(payload.get("plaintext"), payload.get("context"))
         except MalformedMessage as error:
-            return self._refuse(payload, error, join_ref)
+            return self._refuse(payload, error)
+        return self._take(payload, message)
+
+    def take_at_once(self, payload: Any) -> bool:
+        """Take one message in the task that has read it, wholly or not at all.
+
+        Args:
+            payload: of the message.
+
+        Returns:
+            False where taking it would have to wait, or may have to.
+        """
+        record = self._record
+        if record.threads.waiting + 1 >= record.config.max_queued or not record.connected().has_room:
+            return False
+        try:
+            message = parse_message(payload.get("plaintext"), payload.get("context"))
+        except MalformedMessage:
+            return False
+        rest = self._take(payload, message)
+        assert rest is None  # there was room for all that it may have told or queued
+        return True
+
+    def _take(self, payload: Any, message: Message) -> Awaitable[None] | None:
+        record = self._record
+        record.counters.messages_received += 1
+        join_ref = record.connected().message_join_ref
         exact = record.handlers.exact(message.type)
         handler = exact or record.handlers.find(message.type)
         if handler is not None and record.durability is not None:
@@ -89,8 +113,10 @@ class Reception:
     def _settle(self, inbound: Inbound, status: Status) -> Awaitable[None] | None:
         return None if self._record.settle_now(inbound, status) else self._record.settle(inbound, status)
 
-    async def _refuse(self, payload: Any, error: MalformedMessage, join_ref: str | None) -> None:
+    async def _refuse(self, payload: Any, error: MalformedMessage) -> None:
         record = self._record
+        join_ref = record.connected().message_join_ref
+        record.counters.messages_received += 1
         record.counters.messages_malformed += 1
         count = record.counters.messages_malformed
         if worth_reporting(count):
