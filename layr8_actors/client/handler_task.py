@@ -1,7 +1,8 @@
 """A task that handlers run in, one after the other, each under its own deadline and with fresh context variables.
 
-A handler that never waits takes neither a task nor a cancel scope: those of the one before it are as good as new. One
-that does wait has both to itself until it is done, since somebody else goes on with the messages meanwhile.
+A handler that does not wait takes neither a task nor a cancel scope: those of the one before it are as good as new. One
+that has waited had the task to itself, since another one went on with the messages, and the task ends with it: whatever
+it holds in the task's name, such as a lock, is nobody else's.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ class HandlerTask:
                         raise
                     self._ends = True
                     rest = functools.partial(dispatcher.failed, self._at, error)
-                if scope.cancelled_caught:
-                    if self._at is not None:
-                        self._ends = True  # what its handler has left in the context variables is still there
+                else:
+                    if scope.cancelled_caught and self._at is not None:
+                        self._ends = True
                         rest = functools.partial(dispatcher.cut_off, self._at)
-                    elif self._next is None and not dispatcher.ready:
+                    elif scope.cancelled_caught and self._next is None and not dispatcher.ready:
                         break  # nothing has come for so long
                 if self._at is not None:
                     self._at.scope = None
@@ -94,7 +95,7 @@ class HandlerTask:
         """Handle messages as long as the scope is good; return what is to be done outside of it, if anything is."""
         dispatcher, pool = self._dispatcher, self._dispatcher.pool
         record = dispatcher.record
-        # Trio does not tell officially whether a handler has left a scope of its own open, and without that knowledge
+        # Trio does not tell officially whether a handler has left a scope of its own open. Where it cannot be seen,
         # each handler gets a scope of its own, to find out by leaving it.
         task = trio.lowlevel.current_task()
         status = getattr(task, "_cancel_status", None)
@@ -102,6 +103,9 @@ class HandlerTask:
         while not self._ends:
             inbound = self._next
             if inbound is None:
+                if since_checkpoint >= MESSAGES_PER_CHECKPOINT and dispatcher.ready:
+                    since_checkpoint = 0
+                    await trio.lowlevel.checkpoint()
                 inbound = self._next = dispatcher.take()
                 if inbound is None:
                     if pool.crowded:
@@ -112,13 +116,10 @@ class HandlerTask:
                     await pool.park()
                     since_checkpoint = 0
                     continue
+                since_checkpoint += 1
                 ready = dispatcher.ready
                 if ready:  # should this one wait; and where others wait already, it probably will
                     pool.call(min(ready, pool.at_work))
-                since_checkpoint += 1
-                if since_checkpoint >= MESSAGES_PER_CHECKPOINT:
-                    since_checkpoint = 0
-                    await trio.lowlevel.checkpoint()
             handler = inbound.handler
             assert handler is not None
             first = (handler.accept_first or not inbound.replies) and not handler.stores
@@ -133,12 +134,13 @@ class HandlerTask:
                 break  # used up
             self._next, self._at, inbound.scope = None, inbound, scope
             token = handling.set(inbound)
+            turn = _turn_of(task)
             try:
                 answer = await answer_of(handler, inbound.message, record.did)
             except Exception as error:
-                self._left(inbound, token)
+                self._left(inbound, token, turn is None or _turn_of(task) != turn)
                 return functools.partial(dispatcher.failed, inbound, error)
-            self._left(inbound, token)
+            self._left(inbound, token, turn is None or _turn_of(task) != turn)
             if status is None or getattr(task, "_cancel_status", None) is not status:
                 return functools.partial(dispatcher.conclude, inbound, answer)
             if not dispatcher.conclude_now(inbound, answer):
@@ -146,14 +148,21 @@ class HandlerTask:
             self._at = None
         return None
 
-    def _left(self, inbound: Inbound, token: contextvars.Token[Inbound | None]) -> None:
+    def _left(self, inbound: Inbound, token: contextvars.Token[Inbound | None], has_waited: bool) -> None:
         """A handler is done; what it has left in the context variables shall be unknown to the next one."""
         inbound.scope = None
         handling.reset(token)
         before, now = self._variables, contextvars.copy_context()
         assert before is not None
         # By identity, for the values are anybody's, and what their == does too.
-        self._ends = len(now) != len(before) or any(now[variable] is not before.get(variable) for variable in now)
+        self._ends = (
+            has_waited or len(now) != len(before) or any(now[variable] is not before.get(variable) for variable in now)
+        )
+
+
+def _turn_of(task: trio.lowlevel.Task) -> object:
+    """What differs once the task has waited; ``None`` where Trio, which does not say so officially, hides it."""
+    return getattr(task, "_schedule_points", None)
 
 
 async def answer_of(handler: Handler, message: Message, did: str) -> Answer:

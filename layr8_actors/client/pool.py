@@ -1,4 +1,4 @@
-"""Tasks that handlers run in, used again: one that is woken takes a quarter of what one takes that is started."""
+"""Tasks that handlers run in, and who is called when: to wake one takes a quarter of what it takes to start one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import trio
 
 __all__ = ("Pool",)
 
-KEPT = 16
-"""Tasks that may wait to be used again; ours, 40 KiB. They end by themselves, see ``handler_task.IDLE``."""
+KEPT = 2
+"""Tasks that may wait for work: one that handles what does not wait, and one that is called in case it does. Ours; they
+end by themselves, see ``handler_task.IDLE``."""
 
 
 class Pool:

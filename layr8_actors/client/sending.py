@@ -10,7 +10,7 @@ from .message import Message
 from .record import handling
 
 if TYPE_CHECKING:
-    from .record import Record
+    from .record import Record, Topic
 
 __all__ = ("REQUEST_TIMEOUT", "request_on", "send_on")
 
@@ -26,9 +26,7 @@ async def send_on(record: Record, message: Message) -> Message:
         message: to send.
     """
     topic = record.connected()
-    if not isinstance(message, Message):
-        raise InvalidOption("message", message, "a Message")
-    outgoing = message if message.from_ else message.replace(from_=topic.assigned_did)
+    outgoing = _outgoing(message, topic)
     reply = await topic.send_msg("message", outgoing.to_plaintext())
     if not reply.ok:
         raise ServerReject(reply.reason, message_id=outgoing.id)
@@ -48,3 +46,9 @@ async def request_on(record: Record, message: Message, timeout: float, survive_r
     if not isinstance(message, Message):
         raise InvalidOption("message", message, "a Message")
     return await record.requests.ask(record, message, seconds, survive_reconnect, handling.get())
+
+
+def _outgoing(message: Message, topic: Topic) -> Message:
+    if not isinstance(message, Message):
+        raise InvalidOption("message", message, "a Message")
+    return message if message.from_ else message.replace(from_=topic.assigned_did)
