@@ -132,11 +132,14 @@ class Dispatcher(Actor):
     # --- one message --------------------------------------------------------------------------------------------------
 
     def _done(self, inbound: Inbound) -> None:
+        self._finish(inbound)
+        self.serve()
+
+    def _finish(self, inbound: Inbound) -> None:
         record = self.record
         record.finish(inbound)
         if self._idle is not None and not record.running:
             self._idle.set()
-        self.serve()
 
     def conclude_now(self, inbound: Inbound, answer: Answer) -> bool:
         """Tell the node what a handler said, and answer, where nothing has to be waited for; no checkpoint.
@@ -154,7 +157,7 @@ class Dispatcher(Actor):
         if not record.settle_now(inbound, Status.HANDLED if answer is None else Status.PASS):
             return False
         self._count(answer)
-        self._done(inbound)
+        self._finish(inbound)  # whoever calls comes for the next one itself
         return True
 
     def _answer_now(self, inbound: Inbound, answer: dict[str, Any]) -> bool:

@@ -75,7 +75,8 @@ NO_CONTEXT: Final = MessageContext()
 
 # Made many at a time, since each call for randomness is one of the system; pop and append are safe in any thread.
 _ids: Final[list[str]] = []
-os.register_at_fork(after_in_child=_ids.clear)  # two processes must not give the same ones away
+if hasattr(os, "register_at_fork"):  # where a process can fork, two must not give the same ones away
+    os.register_at_fork(after_in_child=_ids.clear)
 
 
 def _new_id() -> str:

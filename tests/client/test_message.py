@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import uuid
 from typing import Any
 
 import msgspec
@@ -79,6 +81,26 @@ def test_a_new_message_has_a_fresh_id_and_writes_only_what_it_has() -> None:
     assert first.id != second.id
     assert first.to_plaintext() == {"id": first.id, "type": REQUEST, "from": "", "to": [BOB], "body": {}}
     assert Message(type=REQUEST, body=None).to_plaintext()["body"] == {}
+
+
+def test_ids_are_uuids_of_version_4_and_a_forked_process_does_not_repeat_them() -> None:
+    def made() -> list[str]:
+        return [Message(type=REQUEST).id for _ in range(200)]
+
+    ids = made()
+    assert len(set(ids)) == 200
+    assert {(uuid.UUID(id).version, str(uuid.UUID(id))) for id in ids} == {(4, id) for id in ids}
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, "\n".join(made()).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with open(read, encoding="ascii") as pipe:
+        of_child = pipe.read().splitlines()
+    assert len(of_child) == 200
+    assert not set(of_child) & set(made())
 
 
 def test_a_message_is_immutable_and_its_text_shows_no_body() -> None:
