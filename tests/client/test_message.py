@@ -96,9 +96,9 @@ from layr8_actors import Message
 
 Message(type="x/y")
 child = os.fork()
-print(Message(type="x/y").id, flush=True)
 if child:
     os.waitpid(child, 0)
+print(Message(type="x/y").id, flush=True)
 """
 
 

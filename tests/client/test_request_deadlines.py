@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -95,7 +96,7 @@ async def test_the_clock_ends_once_nobody_waits_whose_deadline_is_to_come() -> N
         assert tasks_named("RequestDeadlines.run") == 0
         async with trio.open_nursery() as nursery:
             for timeout in (5, math.inf):
-                nursery.start_soon(lambda timeout=timeout: alice.request(request_to(BOB), timeout=timeout))
+                nursery.start_soon(functools.partial(alice.request, request_to(BOB), timeout=timeout))
             await trio.sleep(1)
             assert tasks_named("RequestDeadlines.run") == 1
             nursery.cancel_scope.cancel()
