@@ -79,8 +79,8 @@ class HandlerTask:
                     if scope.cancelled_caught and self._at is not None:
                         self._ends = True
                         rest = functools.partial(dispatcher.cut_off, self._at)
-                    elif scope.cancelled_caught and self._next is None and not dispatcher.ready:
-                        break  # nothing has come for so long
+                    elif scope.cancelled_caught and self._next is None:
+                        break  # nothing has come for so long; or only now, and then another task is called below
                 if self._at is not None:
                     self._at.scope = None
                     self._at = None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from layr8_actors import HandlerTimeout, Message
-from layr8_actors.client.events import HandlerFailed
+from layr8_actors import Client, HandlerTimeout, Layr8Error, Message
+from layr8_actors.client.events import HandlerFailed, HandlerInterrupted
 from layr8_actors.otp.events import ChildExited
 from layr8_actors.telemetry import Event
 from tests.client.agents import (
@@ -200,6 +202,110 @@ async def test_a_message_that_comes_as_its_task_is_about_to_end_is_handled_all_t
                 nursery.start_soon(deliver, turns)
             await trio.sleep(10)
             assert sorted(handled) == sorted(["first", *(f"after {turns}" for turns in range(12))])
+
+
+async def test_a_task_that_is_called_at_the_moment_of_its_end_gives_the_message_its_whole_time() -> None:
+    done: list[str] = []
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    async with legacy_node() as node:
+        alice = agent(node, handler_timeout=5)
+
+        @alice.handle(REQUEST)
+        async def handle(message: Message) -> None:
+            if message.body == "wait":
+                await trio.sleep(4)
+            done.append(message.id)
+
+        async with alice:
+            node.deliver(ALICE, plaintext("first"))
+            await settle()
+            assert alice._tree is not None
+            assert alice._tree._reception.take_at_once({"plaintext": plaintext("second", body="wait")})
+            clock.jump(5)  # the task is called, and its scope is cancelled before it comes to it
+            await trio.sleep(10)
+            assert done == ["first", "second"]
+            assert alice.statistics().messages_failed == 0
+
+
+async def test_many_handlers_that_wait_begin_within_a_few_turns() -> None:
+    turn = 0
+    begun_in: list[int] = []
+    async with legacy_node() as node:
+        alice = agent(node)
+
+        @alice.handle(REQUEST)
+        async def handle(message: Message) -> None:
+            begun_in.append(turn)
+            await trio.sleep(1)
+
+        async with alice, trio.open_nursery() as nursery:
+
+            async def count_turns() -> None:
+                nonlocal turn
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    turn += 1
+
+            nursery.start_soon(count_turns)
+            for number in range(64):
+                node.deliver(ALICE, plaintext(number))
+            await node.wait_for(lambda: len(begun_in) == 64)
+            nursery.cancel_scope.cancel()
+        assert begun_in[-1] - begun_in[0] <= 16
+
+
+async def test_of_the_tasks_that_were_called_in_vain_two_stay() -> None:
+    async with legacy_node() as node:
+        alice = agent(node)
+        alice.handle(REQUEST)(lambda message: None)
+
+        @alice.handle(RESPONSE)
+        async def take_long(message: Message) -> None:
+            await trio.sleep(20)
+
+        async with alice:
+            for number in range(20):
+                node.deliver(ALICE, plaintext(f"slow {number}", RESPONSE))
+            await settle()
+            for number in range(40):
+                node.deliver(ALICE, plaintext(number))
+            await settle()
+            assert alice.statistics().messages_handled == 40
+            assert tasks_named("HandlerTask.run") == 20 + 2
+
+
+async def test_a_handler_whose_client_ends_before_it_could_begin_is_cut_off_at_once() -> None:
+    """A node of acks is to be told first, and there is no room for that when the client is asked to end."""
+    events: list[Event] = []
+    async with legacy_node() as node:
+        alice = agent(node, events=events, shutdown_grace=60, channel={"outbox_capacity": 1, "close_timeout": 60})
+
+        @alice.handle(REQUEST)
+        async def take_for_ever(message: Message) -> None:
+            await trio.sleep_forever()
+
+        async with alice, trio.open_nursery() as nursery:
+            node.stop_reading()
+            while not alice.channel.statistics().outbox_waiting:
+                nursery.start_soon(try_to_send, alice)
+                await settle()
+            node.deliver(ALICE, plaintext("m1"))
+            await settle()
+            assert alice.statistics().handlers_running == 1
+            nursery.start_soon(alice.close)
+            await settle()
+            begun = trio.current_time()
+            node.resume()
+            await settle()
+            assert [event.message_id for event in of(events, HandlerInterrupted)] == ["m1"]
+            await alice.close()
+            assert trio.current_time() - begun < 5
+
+
+async def try_to_send(client: Client) -> None:
+    with contextlib.suppress(Layr8Error):
+        await client.send(Message(type=REQUEST, to=[ALICE], body="x" * 200_000))
 
 
 async def test_handlers_that_do_not_wait_let_others_have_their_turn() -> None:
