@@ -25,7 +25,7 @@ from .pool import Pool
 from .problem_report import CANNOT_PROCESS, describe_failure, is_problem_report, problem_report
 
 if TYPE_CHECKING:
-    from .handlers import Handler
+    from .handlers import Handler, HandlerFunction
     from .message import Message
     from .record import Record
 
@@ -35,6 +35,10 @@ _JSON: Final = Serializer()
 
 LAST_WORDS = 1.0
 """Seconds beyond the handlers' grace in which the node is told of what was cut off; ours, they wait for room alone."""
+
+AT_ONCE: Final = 8
+"""Tasks that are called at once for messages behind one whose handler waits. Ours: if they are called in vain, because
+theirs do not, that takes as long as to handle one message."""
 
 INTERRUPTED = "the agent stopped before it was done with the message"
 
@@ -49,6 +53,7 @@ class Dispatcher(Actor):
     def __init__(self, record: Record) -> None:
         self.record = record
         self.pool = Pool(self._start_task)
+        self._waits: dict[HandlerFunction, bool] = {}  # whether each waited when it was called last
         self._stopping = False
         self._idle: trio.Event | None = None
         # A task is often started by the task of a handler, whose context variables are none of its business.
@@ -75,6 +80,32 @@ class Dispatcher(Actor):
     def take(self) -> Inbound | None:
         """Take the next message; it is running from here on."""
         return None if self._stopping else self.record.take()
+
+    def wanted(self, inbound: Inbound) -> int:
+        """How many tasks should be on the way while a handler runs, for there are more messages and it may wait.
+
+        One is enough for a handler that does not; for one of which nothing is known, as many as wait already, since it
+        will probably do so too.
+
+        Args:
+            inbound: the message that it runs for.
+        """
+        assert inbound.handler is not None
+        waits = True if inbound.stores else self._waits.get(inbound.handler.function)
+        if waits is None:
+            return self.pool.at_work
+        return max(self.pool.at_work, AT_ONCE) if waits else 1
+
+    def note(self, inbound: Inbound, has_waited: bool) -> None:
+        """Note whether a handler has waited, for the next time.
+
+        Args:
+            inbound: the message that it was called with.
+            has_waited: whether it has.
+        """
+        if not inbound.stores:  # each of these is a function of its own
+            assert inbound.handler is not None
+            self._waits[inbound.handler.function] = has_waited
 
     def serve(self) -> None:
         """See to it that somebody comes for what is ready; no checkpoint."""

@@ -118,8 +118,8 @@ class HandlerTask:
                     continue
                 since_checkpoint += 1
                 ready = dispatcher.ready
-                if ready:  # should this one wait; and where others wait already, it probably will
-                    pool.call(min(ready, pool.at_work))
+                if ready:  # should this one wait
+                    pool.call(min(ready, dispatcher.wanted(inbound)))
             handler = inbound.handler
             assert handler is not None
             first = (handler.accept_first or not inbound.replies) and not handler.stores
@@ -151,6 +151,7 @@ class HandlerTask:
     def _left(self, inbound: Inbound, token: contextvars.Token[Inbound | None], has_waited: bool) -> None:
         """A handler is done; what it has left in the context variables shall be unknown to the next one."""
         inbound.scope = None
+        self._dispatcher.note(inbound, has_waited)
         handling.reset(token)
         before, now = self._variables, contextvars.copy_context()
         assert before is not None

@@ -14,6 +14,7 @@ from layr8_actors import Client, HandlerTimeout, Layr8Error, Message
 from layr8_actors.client.events import HandlerFailed, HandlerInterrupted
 from layr8_actors.otp.events import ChildExited
 from layr8_actors.telemetry import Event
+from layr8_actors.testing import CloudNode
 from tests.client.agents import (
     ALICE,
     BOB,
@@ -273,6 +274,34 @@ async def test_of_the_tasks_that_were_called_in_vain_two_stay() -> None:
             await settle()
             assert alice.statistics().messages_handled == 40
             assert tasks_named("HandlerTask.run") == 20 + 2
+
+
+async def test_once_a_client_ends_nothing_more_is_begun_while_a_handler_takes_its_grace() -> None:
+    gate = trio.Event()
+    async with CloudNode(memory=True) as node:
+        alice = agent(node, max_handlers=2, max_queued=1000)
+        alice.handle(REQUEST)(lambda message: None)
+
+        @alice.handle(RESPONSE)
+        async def take_long(message: Message) -> None:
+            if message.body == "gate":
+                await gate.wait()
+            else:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(3)
+
+        async with alice:
+            node.deliver(ALICE, plaintext("slow", RESPONSE))
+            node.deliver(ALICE, plaintext("gate", RESPONSE, body="gate"))
+            for number in range(900):
+                node.deliver(ALICE, plaintext(number))
+            await settle()
+            assert alice.statistics().messages_waiting == 900
+            gate.set()
+            await alice.close()
+            told = [frame.payload["status"] for frame in node.frames(ALICE, event="dispatch_reply")]
+            assert len(told) == 902
+            assert told.count("pass") > 300
 
 
 async def test_a_handler_whose_client_ends_before_it_could_begin_is_cut_off_at_once() -> None:

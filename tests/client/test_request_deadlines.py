@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 
 import pytest
 import trio
 
-from layr8_actors import Client, Message, RequestTimeout
+from layr8_actors import Client, Message, NotConnected, RequestTimeout
 from layr8_actors.client.request_deadlines import OVER_KEPT, RequestDeadlines
 from layr8_actors.client.requests import Pending
 from tests.client.agents import (
@@ -119,6 +120,31 @@ async def test_requests_that_are_answered_do_not_gather() -> None:
     before = len(deadlines._heap)
     assert deadlines.add(forever)
     assert len(deadlines._heap) <= before
+
+
+async def test_requests_that_are_cancelled_do_not_gather_either() -> None:
+    async with legacy_node() as node, agent(node, BOB), agent(node) as alice:
+        for _ in range(5):
+            async with trio.open_nursery() as nursery:
+                for _ in range(200):
+                    nursery.start_soon(alice.request, request_to(BOB))
+                await settle()
+                nursery.cancel_scope.cancel()
+        assert alice._tree is not None
+        assert len(alice._tree.record.requests.deadlines._heap) <= OVER_KEPT + 2 * 200
+
+
+async def test_one_who_asks_again_and_again_while_the_link_is_down_can_be_cancelled() -> None:
+    attempts = 0
+    async with legacy_node() as node, agent(node) as alice, node.down():
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            while attempts < 3:
+                attempts += 1
+                with contextlib.suppress(NotConnected):
+                    await alice.request(request_to(BOB))
+        assert scope.cancelled_caught
+        assert attempts == 1
 
 
 async def test_a_request_that_is_cancelled_by_its_caller_at_any_step_leaves_nothing() -> None:
