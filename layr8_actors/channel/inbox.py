@@ -100,23 +100,27 @@ class Inbox(Actor):
             record.counters.messages_interrupted += 1
             record.emit(MessageInterrupted(at=trio.current_time(), topic=record.topic.topic, payload=payload))
 
-    def take_at_once(self, payload: Any) -> bool:
-        """Hand a message over in the task of Router's caller; what the function raises is kept to itself here too.
+    def take_at_once(self) -> None:
+        """Hand over what Router has just routed, in its caller's task, as far as that goes; the rest goes by the lane.
 
-        Args:
-            payload: the next message; nothing waits in the lane in front of it, and nobody is at work there.
-
-        Returns:
-            False where it has to go by the lane.
+        What the function raises is kept to itself here too.
         """
-        assert self._taker is not None
-        try:
-            taken = self._taker(payload)
-        except Exception as error:
-            self._failed("on_message", error)
-            taken = True
-        self._record.counters.messages_delivered += taken
-        return taken
+        record, take = self._record, self._taker
+        backlog = record.backlog
+        assert take is not None
+        if record.lane_open or record.messages_mailed or record.routed_joins or backlog.messages or backlog.joins:
+            return  # they go behind what is there
+        taken = 0
+        for payload in record.routed:
+            try:
+                if type(payload) is Push or not take(payload):
+                    break
+            except Exception as error:
+                self._failed("on_message", error)
+            backlog.remove(1, record.routed_sizes[taken])
+            taken += 1
+        record.counters.messages_delivered += taken
+        record.routed, record.routed_sizes = record.routed[taken:], record.routed_sizes[taken:]
 
     def _drop_unread(self) -> None:
         record = self._record

@@ -6,7 +6,6 @@ next incarnation goes on with the frame after the last one that was routed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -219,6 +218,8 @@ class Router(Actor):
                     record.crashes_on_one_frame = 0
             unrouted.pop(0)
             record.routed_so_far = 0
+        if record.routed and record.take_at_once is not None:
+            record.take_at_once()
         if record.routed or record.routed_joins:
             self._hand_over()
         if topics is not None:
@@ -227,10 +228,6 @@ class Router(Actor):
 
     def _hand_over(self) -> None:
         record = self._record
-        if record.take_at_once is not None:
-            self._hand_over_at_once(record.take_at_once)
-            if not record.routed and not record.routed_joins:
-                return
         messages, sizes, joins = record.routed, record.routed_sizes, record.routed_joins
         if record.lane_open and not record.messages_mailed:
             # A lane that is at work needs no mail to be woken by: what it has not come to waits in the record.
@@ -238,24 +235,7 @@ class Router(Actor):
         else:
             record.messages_mailed = True
             self._inbox.cast_nowait(MessagesArrived(messages, sizes, joins))
-        record.routed = []
-        record.routed_sizes = []
-        record.routed_joins = []
-
-    def _hand_over_at_once(self, take: Callable[[Any], bool]) -> None:
-        record = self._record
-        backlog = record.backlog
-        if record.lane_open or record.messages_mailed or record.routed_joins or backlog.messages or backlog.joins:
-            return  # they go behind what is there
-        messages, sizes = record.routed, record.routed_sizes
-        taken = 0
-        for payload in messages:
-            if type(payload) is Push or not take(payload):
-                break
-            backlog.remove(1, sizes[taken])
-            taken += 1
-        record.routed = messages[taken:]
-        record.routed_sizes = sizes[taken:]
+        record.routed, record.routed_sizes, record.routed_joins = [], [], []
 
     def _route_one(self, link: int, frame: Frame) -> bool:
         """Act on one frame; return whether it is a message, which counts as unhandled until Inbox is done with it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -11,6 +10,7 @@ import msgspec
 
 from ..errors import InvalidBody, InvalidOption, LocalProtocolError, MalformedMessage
 from .attachment import Attachment, parse_attachments
+from .ids import new_id
 
 __all__ = ("Message", "MessageContext", "SenderCredential", "TraceContext", "parse_message")
 
@@ -20,8 +20,6 @@ _ALWAYS: Final = ("id", "type", "from", "to", "body")
 _TEXTS: Final = ("id", "type", "from_", "thid", "pthid")
 _WRITTEN_AS_THEY_ARE: Final = (dict, list, str, int, float, bool, type(None))
 _STR: Final = frozenset((str,))
-_IDS_AT_A_TIME: Final = 64
-_VARIANTS: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _READ: Final = frozenset((*_ALWAYS, "thid", "pthid", "created_time", "expires_time", "attachments", "trace_context"))
 
 
@@ -73,29 +71,6 @@ class MessageContext(msgspec.Struct, frozen=True, kw_only=True):
 NO_CONTEXT: Final = MessageContext()
 
 
-# Made many at a time, since each call for randomness is one of the system; pop and append are safe in any thread.
-_ids: Final[list[str]] = []
-if hasattr(os, "register_at_fork"):  # where a process can fork, two must not give the same ones away
-    os.register_at_fork(after_in_child=_ids.clear)
-
-
-def _new_id() -> str:
-    try:
-        return _ids.pop()
-    except IndexError:
-        return _make_ids()
-
-
-def _make_ids() -> str:
-    # UUIDs of version 4 (RFC 9562, section 5.4) without the objects, which take three times as long.
-    digits = os.urandom(16 * _IDS_AT_A_TIME).hex()
-    for start in range(0, len(digits), 32):
-        one = digits[start : start + 32]
-        variant = _VARIANTS[one[16]]
-        _ids.append(f"{one[:8]}-{one[8:12]}-4{one[13:16]}-{variant}{one[17:20]}-{one[20:]}")
-    return _new_id()
-
-
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A DIDComm v2 plaintext message; immutable, :meth:`replace` makes a changed copy. ``repr`` shows no body.
 
@@ -120,7 +95,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     body: Any = {}
     to: tuple[str, ...] | list[str] = ()
     from_: str = ""
-    id: str = msgspec.field(default_factory=_new_id)
+    id: str = msgspec.field(default_factory=new_id)
     thid: str = ""
     pthid: str = ""
     created_time: int | None = None
