@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -19,6 +19,7 @@ from .message_stream import MessageStream
 from .messages import TopicEnded
 from .options import Callbacks, ChannelOptions, checked_protocols
 from .outbox import Outgoing
+from .push import Push
 from .record import ConnectRequest
 from .reply import Reply
 from .statistics import ChannelState, ChannelStatistics, take_statistics
@@ -273,6 +274,59 @@ class Channel:
         link, outgoing = self._outgoing(event, payload, None, join_ref)
         if link.outbox.put_nowait(outgoing) or await self._wait_for_room(link, outgoing):
             self._record.counters.sent += 1
+
+    # --- sending, for the library's own -------------------------------------------------------------------------------
+
+    def encoded(
+        self, event: str, payload: Any, told: Callable[[Reply | Layr8Error], None], *, join_ref: str | None = None
+    ) -> Push | None:
+        """Encode a push whose outcome is told to a function; it has to be queued, or withdrawn, in the same turn.
+
+        Args:
+            event: as in :meth:`send_msg`.
+            payload: likewise.
+            told: see :class:`Push`.
+            join_ref: as in :meth:`send_msg`.
+
+        Returns:
+            The push; None where nobody is there to tell it that no reply came in time: use :meth:`send_msg`.
+
+        Raises:
+            Layr8Error: what :meth:`send_msg` raises before it waits.
+
+        No checkpoint.
+        """
+        if not self._record.reply_deadlines.watched:
+            return None
+        push = Push(self._record, told, self._timed_out)
+        link, push.outgoing = self._outgoing(event, payload, push, join_ref)
+        push.outbox = link.outbox
+        return push
+
+    @property
+    def has_room(self) -> bool:
+        """Whether :meth:`send_nowait` has no reason to return False."""
+        link = self._record.link
+        return link is None or link.outbox.has_room
+
+    def send_nowait(self, event: str, payload: Any, *, join_ref: str | None = None) -> bool:
+        """Do what :meth:`send_fire_and_forget` does where there is room; no checkpoint.
+
+        Args:
+            event: as there.
+            payload: likewise.
+            join_ref: likewise.
+
+        Returns:
+            False where there is none: nothing was sent.
+
+        Raises:
+            Layr8Error: as there.
+        """
+        link, outgoing = self._outgoing(event, payload, None, join_ref)
+        queued = link.outbox.put_nowait(outgoing)
+        self._record.counters.sent += queued
+        return queued
 
     async def send_ack(self, ids: Iterable[str]) -> None:
         """Acknowledge inbound messages, as nodes without ``reply_protocol/1`` want it; no reply is awaited.

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextvars
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ..otp import ExitReason
 from .events import CallbackFailed, CallbacksSkipped, MessageDropped, MessageInterrupted
 from .messages import Joined, MessagesArrived, Notify, Push
+from .options import AtOnceCallbacks
 from .prompt import PromptActor
 
 if TYPE_CHECKING:
@@ -47,11 +48,16 @@ class Inbox(PromptActor):
         self._record = record
         self._announcing = False
         self._context = contextvars.copy_context()
+        self._taker: Callable[[Any], bool] | None = None
 
     async def init(self) -> None:
         """Go on with what was waiting before a crash; it is first in line."""
         self._record.lane_open = False  # a lane that was cancelled before its first step could not say so
         self._look_for_mail()
+        callbacks = self._record.options.callbacks
+        if isinstance(callbacks, AtOnceCallbacks) and callbacks.take_at_once is not None:
+            self._taker = callbacks.take_at_once
+            self._record.take_at_once = self.take_at_once
         self._start_lanes()
         self.attend()
 
@@ -91,11 +97,34 @@ class Inbox(PromptActor):
     async def terminate(self, reason: ExitReason) -> None:
         """Report the message that on_message was at work on; it may have taken effect, so it is not repeated."""
         record = self._record
+        record.take_at_once = None
         if record.in_hand is not None:
             (payload,) = record.in_hand
             record.in_hand = None
             record.counters.messages_interrupted += 1
             record.emit(MessageInterrupted(at=trio.current_time(), topic=record.topic.topic, payload=payload))
+
+    def take_at_once(self) -> None:
+        """Hand over what Router has just routed, in its caller's task, as far as that goes; the rest goes by the lane.
+
+        What the function raises is kept to itself here too.
+        """
+        record, take = self._record, self._taker
+        backlog = record.backlog
+        assert take is not None
+        if record.lane_open or record.messages_mailed or record.routed_joins or backlog.messages or backlog.joins:
+            return  # they go behind what is there
+        taken = 0
+        for payload in record.routed:
+            try:
+                if type(payload) is Push or not take(payload):
+                    break
+            except Exception as error:
+                self._failed("on_message", error)
+            backlog.remove(1, record.routed_sizes[taken])
+            taken += 1
+        record.counters.messages_delivered += taken
+        record.routed, record.routed_sizes = record.routed[taken:], record.routed_sizes[taken:]
 
     def _drop_unread(self) -> None:
         record = self._record

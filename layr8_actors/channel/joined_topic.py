@@ -13,6 +13,7 @@ from ..errors import ChildAlreadyStarted, Layr8Error, NotConnected, SupervisionE
 from ..otp import Supervisor
 from .message_stream import MessageStream
 from .options import Callbacks, checked_protocols
+from .push import Push
 from .record import ConnectRequest
 from .reply import Reply
 from .statistics import ChannelState, ChannelStatistics
@@ -76,6 +77,34 @@ class JoinedTopic:
         Checkpoints and is cancelled as :meth:`Channel.send_fire_and_forget` is.
         """
         await self._sends.send_fire_and_forget(event, payload, join_ref=join_ref)
+
+    def encoded(
+        self, event: str, payload: Any, told: Callable[[Reply | Layr8Error], None], *, join_ref: str | None = None
+    ) -> Push | None:
+        """Encode a push on this topic, as :meth:`Channel.encoded` does; for the library's own.
+
+        Args:
+            event: as there.
+            payload: likewise.
+            told: likewise.
+            join_ref: likewise.
+        """
+        return self._sends.encoded(event, payload, told, join_ref=join_ref)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether :meth:`send_nowait` has no reason to return False."""
+        return self._sends.has_room
+
+    def send_nowait(self, event: str, payload: Any, *, join_ref: str | None = None) -> bool:
+        """Push on this topic where there is room, as :meth:`Channel.send_nowait` does; for the library's own.
+
+        Args:
+            event: as there.
+            payload: likewise.
+            join_ref: likewise.
+        """
+        return self._sends.send_nowait(event, payload, join_ref=join_ref)
 
     async def send_ack(self, ids: Iterable[str]) -> None:
         """Acknowledge messages that came on this topic, as nodes without ``reply_protocol/1`` want it.

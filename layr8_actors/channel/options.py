@@ -73,6 +73,18 @@ class Callbacks:
             raise InvalidOption("callbacks.on_message", None, "a function, where there is an on_push or an on_join")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class AtOnceCallbacks(Callbacks):
+    """For the library's own: messages need not pass through Inbox, each of whose two tasks takes a pass of Trio's loop.
+
+    Args:
+        take_at_once: gets each payload before ``on_message``, in the task that has read it, while none waits for that.
+            It does all that is to be done and returns True; or nothing at all and False, where it would have to wait.
+    """
+
+    take_at_once: Callable[[Any], bool] | None = None
+
+
 @hide_arguments
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ChannelOptions:

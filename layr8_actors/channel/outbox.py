@@ -53,6 +53,11 @@ class Outbox:
         """True while nothing waits for the writer, and the writer, if there is one, for nothing but that."""
         return self._idle
 
+    @property
+    def has_room(self) -> bool:
+        """Whether :meth:`put_nowait` would append a frame."""
+        return len(self._entries) < self._capacity and not self.closed
+
     @trio.lowlevel.enable_ki_protection
     def put_nowait(self, entry: Outgoing) -> bool:
         """Append a frame where there is room; no checkpoint.

@@ -95,6 +95,7 @@ class Record:
         "routed_so_far",
         "serializer",
         "supervisor",
+        "take_at_once",
         "timeouts_in_a_row",
         "topic",
         "topic_link",
@@ -141,6 +142,7 @@ class Record:
         self.message_join_ref: str | None = None  # the join it came under
         self.lane_open = False  # somebody takes messages out of the backlog and will look at it again
         self.messages_mailed = False  # there may be messages in Inbox's mailbox; set by Router
+        self.take_at_once: Callable[[], None] | None = None  # see Inbox.take_at_once
         self._arrived: trio.Event | None = None
 
         # Written by Reconnector: the state of the link and who waits in connect.

@@ -227,6 +227,8 @@ class Router(PromptActor):
                     record.crashes_on_one_frame = 0
             unrouted.pop(0)
             record.routed_so_far = 0
+        if record.routed and record.take_at_once is not None:
+            record.take_at_once()
         if record.routed or record.routed_joins:
             self._hand_over()
         if topics is not None:
@@ -270,9 +272,7 @@ class Router(PromptActor):
         else:
             record.messages_mailed = True
             self._inbox.cast_nowait(MessagesArrived(messages, sizes, joins))
-        record.routed = []
-        record.routed_sizes = []
-        record.routed_joins = []
+        record.routed, record.routed_sizes, record.routed_joins = [], [], []
 
     def _route_one(self, link: int, frame: Frame) -> bool:
         """Act on one frame; return whether it is a message, which counts as unhandled until Inbox is done with it.

@@ -10,6 +10,7 @@ import trio
 from ..errors import ChannelClosed, Disconnected, NotConnected, ReplyTimeout
 
 if TYPE_CHECKING:
+    from ..channel.push import Push
     from .handlers import Handler
     from .message import Message
 
@@ -45,6 +46,7 @@ class Inbound:
         "interrupted",
         "join_ref",
         "message",
+        "push",
         "replies",
         "reported",
         "scope",
@@ -66,7 +68,14 @@ class Inbound:
         self.interrupted = False
         self.reported = False  # that it was interrupted
         self.answering = False  # its handler is done, and the answer is on its way
-        self.scope: trio.CancelScope | None = None
+        self.push: Push | None = None  # the answer, until the node has taken it
+        self.scope: trio.CancelScope | None = None  # around its handler, while that runs
+
+    def withdraw(self) -> None:
+        """Nobody wants to know any more what the node says to the answer."""
+        push, self.push = self.push, None
+        if push is not None:
+            push.withdraw()
 
     @property
     def stores(self) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import builtins
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from ..errors import InvalidBody, InvalidOption, LocalProtocolError, MalformedMessage
 from .attachment import Attachment, parse_attachments
+from .ids import new_id
 
 __all__ = ("Message", "MessageContext", "SenderCredential", "TraceContext", "parse_message")
 
@@ -71,13 +71,6 @@ class MessageContext(msgspec.Struct, frozen=True, kw_only=True):
 NO_CONTEXT: Final = MessageContext()
 
 
-def _new_id() -> str:
-    # A UUID of version 4 (RFC 9562, section 5.4) without the object, which takes three times as long.
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
-
-
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A DIDComm v2 plaintext message; immutable, :meth:`replace` makes a changed copy. ``repr`` shows no body.
 
@@ -102,7 +95,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     body: Any = {}
     to: tuple[str, ...] | list[str] = ()
     from_: str = ""
-    id: str = msgspec.field(default_factory=_new_id)
+    id: str = msgspec.field(default_factory=new_id)
     thid: str = ""
     pthid: str = ""
     created_time: int | None = None
@@ -143,7 +136,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
             body: of the answer; ``None`` for an empty one.
             fields: any other fields of it.
         """
-        return Message(type=type, body={} if body is None else body, **fields).answering(self)
+        body = {} if body is None else body
+        if fields:
+            return Message(type=type, body=body, **fields).answering(self)
+        to = (self.from_,) if self.from_ else ()
+        return Message(type=type, body=body, to=to, thid=self.thread, trace_context=self.trace_context)
 
     def answering(self, request: Message) -> Message:
         """Return a copy in which what is empty is filled as the contract has it for replies; itself if nothing is.
@@ -180,11 +177,33 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
                 ``id`` or ``type`` is empty, for no response would find its request by them.
             LocalProtocolError: the body is an object that msgspec cannot turn into JSON values.
         """
-        if not isinstance(self.to, (tuple, list)):
-            raise InvalidOption("to", self.to, "a list of DIDs, such as ['did:web:...']")
-        for name, value in zip(_TEXTS, (self.id, self.type, self.from_, self.thid, self.pthid), strict=True):
-            if not isinstance(value, str) or (not value and name in _ALWAYS):
-                raise InvalidOption(name, value, "a str; of id and type a non-empty one")
+        return self.written()
+
+    def written(
+        self,
+        from_: str = "",
+        thid: str = "",
+        to: Sequence[str] = (),
+        trace_context: TraceContext | None = None,
+    ) -> dict[str, Any]:
+        """Return the message as it goes out, with what is empty filled; no copy of it is made.
+
+        Args:
+            from_: in place of an empty one.
+            thid: likewise.
+            to: likewise.
+            trace_context: likewise.
+
+        Raises:
+            Layr8Error: as :meth:`to_plaintext`.
+        """
+        # Last of all once more the field itself, so that what is empty and of a wrong type is refused.
+        from_, thid, to = self.from_ or from_ or self.from_, self.thid or thid or self.thid, self.to or to or self.to
+        if not isinstance(to, (tuple, list)):
+            raise InvalidOption("to", to, "a list of DIDs, such as ['did:web:...']")
+        texts = (self.id, self.type, from_, thid, self.pthid)
+        if not _STR.issuperset(map(builtins.type, texts)) or not self.id or not self.type:
+            _refuse_text(texts)
         body = self.body
         if not isinstance(body, _WRITTEN_AS_THEY_ARE):
             try:
@@ -194,12 +213,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         out: dict[str, Any] = {
             "id": self.id,
             "type": self.type,
-            "from": self.from_,
-            "to": list(self.to),
+            "from": from_,
+            "to": list(to),
             "body": {} if body is None else body,
         }
-        if self.thid:
-            out["thid"] = self.thid
+        if thid:
+            out["thid"] = thid
         if self.pthid:
             out["pthid"] = self.pthid
         if self.created_time is not None:
@@ -208,12 +227,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
             out["expires_time"] = self.expires_time
         if self.attachments:
             out["attachments"] = [attachment.to_json() for attachment in self.attachments]
-        if self.trace_context is not None:
-            out["trace_context"] = self.trace_context.to_json()
+        trace_context = self.trace_context or trace_context
+        if trace_context is not None:
+            out["trace_context"] = trace_context.to_json()
         for name, value in self.extra.items():
             if not out.get(name):  # what stands there is either another field or one that was not read
                 out[name] = value
         return out
+
+
+def _refuse_text(texts: tuple[object, ...]) -> None:
+    for name, value in zip(_TEXTS, texts, strict=True):
+        if not isinstance(value, str) or (not value and name in _ALWAYS):
+            raise InvalidOption(name, value, "a str; of id and type a non-empty one")
 
 
 def parse_message(plaintext: object, context: object = None) -> Message:
@@ -229,6 +255,41 @@ def parse_message(plaintext: object, context: object = None) -> Message:
     Raises:
         MalformedMessage: it is no object, or its id or type is no non-empty str.
     """
+    try:
+        plain = msgspec.convert(plaintext, _Plain)
+    except msgspec.ValidationError:
+        return _parse_any(plaintext, context)
+    if not plain.id or not plain.type:
+        return _parse_any(plaintext, context)
+    return Message(
+        id=plain.id,
+        type=plain.type,
+        from_=plain.from_,
+        to=plain.to,
+        body={} if plain.body is None else plain.body,
+        thid=plain.thid,
+        pthid=plain.pthid,
+        created_time=plain.created_time,
+        expires_time=plain.expires_time,
+        context=_parse_context(context),
+    )
+
+
+class _Plain(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """Most messages are like that, and to read them so takes a third of the time; all others are read one by one."""
+
+    id: str
+    type: str
+    from_: str = msgspec.field(name="from", default="")
+    to: tuple[str, ...] = ()
+    body: Any = None
+    thid: str = ""
+    pthid: str = ""
+    created_time: int | None = None
+    expires_time: int | None = None
+
+
+def _parse_any(plaintext: object, context: object) -> Message:
     if not isinstance(plaintext, dict):
         raise MalformedMessage("the plaintext of a message is not an object")
     id, type = plaintext.get("id"), plaintext.get("type")
@@ -289,7 +350,24 @@ def _parse_trace(value: object) -> TraceContext | None:
     return TraceContext(value["traceparent"], read, {name: field for name, field in value.items() if name not in known})
 
 
+class _Known(msgspec.Struct, gc=False):
+    """Likewise, what most nodes say of most messages."""
+
+    recipient: str
+    authorized: bool
+    sender_credentials: list[Any]
+
+
 def _parse_context(value: object) -> MessageContext:
+    try:
+        known = msgspec.convert(value, _Known)
+    except msgspec.ValidationError:
+        return _parse_any_context(value)
+    credentials = tuple(map(_parse_credential, known.sender_credentials)) if known.sender_credentials else ()
+    return MessageContext(recipient=known.recipient, authorized=known.authorized, sender_credentials=credentials)
+
+
+def _parse_any_context(value: object) -> MessageContext:
     if not isinstance(value, dict):
         return NO_CONTEXT
     recipient = value.get("recipient")

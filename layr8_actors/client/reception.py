@@ -7,7 +7,7 @@ left to TCP's backpressure.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -31,6 +31,7 @@ from .record import worth_reporting
 
 if TYPE_CHECKING:
     from ..telemetry import Event
+    from .message import Message
     from .record import Record
 
 __all__ = ("Reception",)
@@ -53,14 +54,42 @@ class Reception:
 
     async def on_message(self, payload: Any) -> None:
         """Take one message; return when the next one may come."""
-        record = self._record
-        record.counters.messages_received += 1
-        join_ref = record.connected().message_join_ref
+        rest = self.take(payload)
+        if rest is not None:
+            await rest
+
+    def take(self, payload: Any) -> Awaitable[None] | None:
+        """Likewise, where most need no waiting: what this returns is to be awaited before the next one comes."""
         try:
             message = parse_message(payload.get("plaintext"), payload.get("context"))
         except MalformedMessage as error:
-            await self._refuse(payload, error, join_ref)
-            return
+            return self._refuse(payload, error)
+        return self._take(payload, message)
+
+    def take_at_once(self, payload: Any) -> bool:
+        """Take one message in the task that has read it, wholly or not at all.
+
+        Args:
+            payload: of the message.
+
+        Returns:
+            False where taking it would have to wait, or may have to.
+        """
+        record = self._record
+        if record.threads.waiting + 1 >= record.config.max_queued or not record.connected().has_room:
+            return False
+        try:
+            message = parse_message(payload.get("plaintext"), payload.get("context"))
+        except MalformedMessage:
+            return False
+        rest = self._take(payload, message)
+        assert rest is None  # there was room for all that it may have told or queued
+        return True
+
+    def _take(self, payload: Any, message: Message) -> Awaitable[None] | None:
+        record = self._record
+        record.counters.messages_received += 1
+        join_ref = record.connected().message_join_ref
         exact = record.handlers.exact(message.type)
         handler = exact or record.handlers.find(message.type)
         if handler is not None and record.durability is not None:
@@ -70,20 +99,24 @@ class Reception:
         if pending is not None:
             record.counters.responses += 1
             pending.finish(message)
-            await record.settle(inbound, Status.HANDLED)
-        elif handler is None:
-            await self._without_handler(inbound)
-        elif record.ending:
-            await record.settle(inbound, Status.PASS)  # it came while the client ends: another plugin may have it
-        else:
-            if record.threads.waiting >= record.config.max_queued:
-                inbound.size = len(msgspec.json.encode(payload))
-            # First queued and then waited for room: whoever is cancelled here has lost nothing.
-            record.put(inbound)
-            await record.room()
+            return self._settle(inbound, Status.HANDLED)
+        if handler is None:
+            return self._without_handler(inbound)
+        if record.ending:
+            return self._settle(inbound, Status.PASS)  # it came while the client ends: another plugin may have it
+        if record.threads.waiting >= record.config.max_queued:
+            inbound.size = len(msgspec.json.encode(payload))
+        # First queued and then waited for room: whoever is cancelled there has lost nothing.
+        record.put(inbound)
+        return record.room() if record.full else None
 
-    async def _refuse(self, payload: Any, error: MalformedMessage, join_ref: str | None) -> None:
+    def _settle(self, inbound: Inbound, status: Status) -> Awaitable[None] | None:
+        return None if self._record.settle_now(inbound, status) else self._record.settle(inbound, status)
+
+    async def _refuse(self, payload: Any, error: MalformedMessage) -> None:
         record = self._record
+        join_ref = record.connected().message_join_ref
+        record.counters.messages_received += 1
         record.counters.messages_malformed += 1
         count = record.counters.messages_malformed
         if worth_reporting(count):
@@ -96,7 +129,7 @@ class Reception:
             event, told = settlement(message_id, record.replies, Status.ERROR, CANNOT_PROCESS, str(error))
             await record.tell(event, told, message_id, Status.ERROR, join_ref)
 
-    async def _without_handler(self, inbound: Inbound) -> None:
+    def _without_handler(self, inbound: Inbound) -> Awaitable[None] | None:
         record = self._record
         message = inbound.message
         if is_problem_report(message):
@@ -104,12 +137,11 @@ class Reception:
             record.counters.problem_reports += 1
             error = read_problem_report(message)
             record.report(ProblemReported, inbound, thread=message.thid or message.pthid, error=error)
-            await record.settle(inbound, Status.HANDLED)
-            return
+            return self._settle(inbound, Status.HANDLED)
         record.counters.messages_unhandled += 1
         if worth_reporting(record.counters.messages_unhandled):
             record.report(MessageUnhandled, inbound, count=record.counters.messages_unhandled)
-        await record.settle(inbound, Status.PASS)
+        return self._settle(inbound, Status.PASS)
 
     # --- joins and delegations ----------------------------------------------------------------------------------------
 

@@ -107,6 +107,11 @@ class Record:
         if self.serve is not None:
             self.serve()
 
+    @property
+    def ready(self) -> int:
+        """How many messages may be taken now."""
+        return min(self.threads.ready, self.config.max_handlers - len(self.running))
+
     def take(self) -> Inbound | None:
         """Take the next message that may be handled now; it is running from here on."""
         if len(self.running) >= self.config.max_handlers:
@@ -146,6 +151,30 @@ class Record:
 
     # --- telling the node ---------------------------------------------------------------------------------------------
 
+    def settle_now(self, inbound: Inbound, status: Status, code: str = "", text: str = "") -> bool:
+        """Do what :meth:`settle` does where there is room; no checkpoint.
+
+        Args:
+            inbound: as there.
+            status: as there.
+            code: as there.
+            text: as there.
+
+        Returns:
+            False where there is none: the node was not told.
+        """
+        if inbound.settled:
+            return True
+        if not _is_silent(inbound, status):
+            event, payload = settlement(inbound.message.id, inbound.replies, status, code, text)
+            try:
+                if not self.connected().send_nowait(event, payload, join_ref=inbound.join_ref):
+                    return False
+            except DISCARDED as error:
+                self._discard(inbound.message.id, status, error)
+        inbound.settled = True
+        return True
+
     async def settle(self, inbound: Inbound, status: Status, code: str = "", text: str = "") -> None:
         """Tell the node what became of a message: once, under the join that it came under, and never under another.
 
@@ -157,11 +186,9 @@ class Record:
 
         Waits only while the channel's outbox is full; cancelled, it has told nothing, and the dispatcher does so.
         """
-        if inbound.settled:
+        if self.settle_now(inbound, status, code, text):
             return
         inbound.settled = True
-        if inbound.stores and not inbound.replies and status is not Status.HANDLED:
-            return  # an ack would say that it is safe; without one the node delivers it again
         event, payload = settlement(inbound.message.id, inbound.replies, status, code, text)
         done = False
         try:
@@ -181,12 +208,15 @@ class Record:
         try:
             await self.connected().send_fire_and_forget(event, payload, join_ref=join_ref)
         except DISCARDED as error:
-            self.counters.dispatch_replies_discarded += 1
-            self.emit(
-                DispatchReplyDiscarded(
-                    at=trio.current_time(), did=self.did, message_id=message_id, status=status.value, error=error
-                )
+            self._discard(message_id, status, error)
+
+    def _discard(self, message_id: str, status: Status, error: Exception) -> None:
+        self.counters.dispatch_replies_discarded += 1
+        self.emit(
+            DispatchReplyDiscarded(
+                at=trio.current_time(), did=self.did, message_id=message_id, status=status.value, error=error
             )
+        )
 
     # --- telemetry ----------------------------------------------------------------------------------------------------
 
@@ -222,6 +252,11 @@ class Record:
             threads=self.threads.busy,
             requests_waiting=len(self.requests),
         )
+
+
+def _is_silent(inbound: Inbound, status: Status) -> bool:
+    # An ack would say that it is safe; without one the node delivers it again.
+    return inbound.stores and not inbound.replies and status is not Status.HANDLED
 
 
 def worth_reporting(count: int) -> bool:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ..channel import Reply
 from ..errors import ChannelClosed, Disconnected, InvalidOption, Layr8Error, RequestTimeout, ServerReject
+from .inbound import Inbound, Status
 from .problem_report import is_problem_report, read_problem_report
+from .request_deadlines import RequestDeadlines
 
 if TYPE_CHECKING:
+    from ..channel.push import Push
     from .message import Message
-    from .record import Topic
+    from .record import Record, Topic
 
 __all__ = ("Pending", "Requests")
 
@@ -20,23 +23,38 @@ __all__ = ("Pending", "Requests")
 class Pending:
     """One caller of request, from before the write until its outcome.
 
-    ``over`` is True once there is an outcome, and ``sending`` the scope of the caller until the node has answered.
+    ``over`` is True once there is an outcome, ``push`` what was sent until the node has answered that. Where the caller
+    has to wait before it is sent, ``sending`` is its scope until then.
     """
 
-    __slots__ = ("_task", "error", "id", "over", "response", "sending", "survive_reconnect", "thread")
+    __slots__ = (
+        "_task",
+        "deadline",
+        "error",
+        "id",
+        "over",
+        "push",
+        "response",
+        "sending",
+        "survive_reconnect",
+        "thread",
+        "timeout",
+    )
 
-    def __init__(self, message: Message, survive_reconnect: bool) -> None:
+    def __init__(self, message: Message, thread: str, timeout: float, survive_reconnect: bool) -> None:
         self.id = message.id
-        self.thread = message.thid
+        self.thread = thread
+        self.timeout = timeout
+        self.deadline = trio.current_time() + timeout
         self.survive_reconnect = survive_reconnect
         self.over = False
         self.response: Message | None = None
-        self.error: Layr8Error | None = None
+        self.error: Exception | None = None
+        self.push: Push | None = None
         self.sending: trio.CancelScope | None = None
         self._task: trio.lowlevel.Task | None = None
 
-    @trio.lowlevel.enable_ki_protection
-    def finish(self, response: Message | None, error: Layr8Error | None = None) -> None:
+    def finish(self, response: Message | None, error: Exception | None = None) -> None:
         """Give the caller its outcome; only the first one counts."""
         if self.over:
             return
@@ -46,14 +64,31 @@ class Pending:
         if self.sending is not None:
             # A response proves that the node took the request, whatever became of its own answer.
             self.sending.cancel(reason="the response is here")
-        elif self._task is not None:
+        else:
+            self.wake()
+
+    def answered(self, outcome: Reply | Exception) -> None:
+        """Learn what the node itself said to the request, or why it will say nothing."""
+        self.push = None
+        if isinstance(outcome, Reply):
+            if not outcome.ok:
+                self.finish(None, ServerReject(outcome.reason, message_id=self.id))
+        elif not (self.survive_reconnect and isinstance(outcome, Disconnected) and outcome.written):
+            self.finish(None, outcome)
+
+    @trio.lowlevel.enable_ki_protection
+    def wake(self) -> None:
+        """Make the caller look at what it waits for, if it waits."""
+        if self._task is not None:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)
 
     @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
-        """Wait for the outcome. Checkpoints if there is none yet; cancellation leaves nothing behind."""
-        if not self.over:
+        """Wait for the outcome, or :meth:`wake`. Always checkpoints; cancellation leaves nothing behind."""
+        if self.over:
+            await trio.lowlevel.checkpoint()
+        else:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
 
@@ -68,6 +103,7 @@ class Requests:
     def __init__(self) -> None:
         self._by_thread: dict[str, Pending] = {}
         self._by_id: dict[str, Pending] = {}
+        self.deadlines = RequestDeadlines(self._by_thread)
 
     def __len__(self) -> int:
         return len(self._by_thread)
@@ -93,7 +129,7 @@ class Requests:
         """Fail those who do not want to wait for a rejoin, each with an error of its own."""
         for pending in list(self._by_thread.values()):
             # One that is just being sent is told by the channel, which knows whether it was written.
-            if not pending.survive_reconnect and pending.sending is None:
+            if not pending.survive_reconnect and pending.sending is None and pending.push is None:
                 error = Disconnected(detail, written=True)
                 error.__cause__ = cause
                 pending.finish(None, error)
@@ -106,53 +142,78 @@ class Requests:
             pending.finish(None, error)
 
     async def ask(
-        self,
-        channel: Topic,
-        message: Message,
-        timeout: float,
-        survive_reconnect: bool,
-        before: Callable[[], Awaitable[None] | None],
+        self, record: Record, message: Message, timeout: float, survive_reconnect: bool, inbound: Inbound | None
     ) -> Message:
         """Send a request and wait for its response.
 
         Args:
-            channel: to send it on.
-            message: complete, with a thread.
+            record: of the DID that asks.
+            message: without a thread it begins one of its own id, and without a sender it is from that DID.
             timeout: seconds, sending included.
             survive_reconnect: whether to wait on when the link drops.
-            before: called once it waits, and before it is sent; what it returns is awaited within the timeout, for it
-                may wait for room.
+            inbound: the message whose handler asks; the node is told ``handled`` before.
 
         Raises:
             Layr8Error: as :meth:`Client.request` says.
 
         Checkpoints; however it ends, nothing waits for the response any more.
         """
-        if message.thid in self._by_thread or message.id in self._by_id:
+        channel = record.connected()
+        thread = message.thread
+        # Before anything is told or held for a message that is none.
+        plaintext = message.written(channel.assigned_did, thread)
+        if thread in self._by_thread or message.id in self._by_id:
             raise InvalidOption("message", message, "one in whose thread no other request waits")
-        plaintext = message.to_plaintext()  # before anything is told or held for a message that is none
-        pending = Pending(message, survive_reconnect)
-        self._by_thread[pending.thread] = self._by_id[pending.id] = pending
+        pending = Pending(message, thread, timeout, survive_reconnect)
+        self._by_thread[thread] = self._by_id[pending.id] = pending
         try:
-            # One scope for the deadline and for a response that is faster than the node's own answer: each costs 5 us.
-            with trio.CancelScope(deadline=trio.current_time() + timeout) as pending.sending:
-                first = before()
-                if first is not None:
-                    await first
-                await _send(channel, plaintext, pending)
-                pending.sending = None
-                await pending.wait()
-            if not pending.over:
-                raise RequestTimeout(timeout)
+            record.make_room()  # for nobody would read on to the response
+            if inbound is not None and inbound not in record.running:
+                inbound = None
+            if inbound is None or record.settle_now(inbound, Status.HANDLED):
+                # The caller is told of the node's answer only if it matters, which spares it one of two wake-ups.
+                push = channel.encoded("message", plaintext, pending.answered)
+                if push is not None and push.queue():
+                    pending.push = push
+            if pending.push is None:
+                await self._send_and_wait(record, plaintext, pending, inbound)
+            else:
+                if self.deadlines.add(pending):
+                    await pending.wait()
+                if not pending.over:  # nobody watches the deadline, or not any more
+                    await self._wait_alone(pending)
+        except Layr8Error:
+            await trio.lowlevel.checkpoint_if_cancelled()  # one that tries again and again has to end some day
+            raise
         finally:
-            del self._by_thread[pending.thread], self._by_id[pending.id]
+            del self._by_thread[thread], self._by_id[pending.id]
+            if pending.push is not None:
+                pending.push.withdraw()
+            pending.over = True  # where it was cancelled, it still stands among the deadlines
         if pending.error is not None:
             raise pending.error
-        response = pending.response
+        response, pending.response = pending.response, None
         assert response is not None
         if is_problem_report(response):
             raise read_problem_report(response)
         return response
+
+    async def _wait_alone(self, pending: Pending) -> None:
+        with trio.CancelScope(deadline=pending.deadline):
+            await pending.wait()
+        pending.finish(None, RequestTimeout(pending.timeout))
+
+    async def _send_and_wait(
+        self, record: Record, plaintext: dict[str, Any], pending: Pending, inbound: Inbound | None
+    ) -> None:
+        # One scope for the deadline and for a response that is faster than the node's own answer.
+        with trio.CancelScope(deadline=pending.deadline) as pending.sending:
+            if inbound is not None:
+                await record.settle(inbound, Status.HANDLED)  # it may wait for room
+            await _send(record.connected(), plaintext, pending)
+            pending.sending = None
+            await pending.wait()
+        pending.finish(None, RequestTimeout(pending.timeout))
 
 
 async def _send(channel: Topic, plaintext: dict[str, Any], pending: Pending) -> None:

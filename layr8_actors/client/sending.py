@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidOption, ServerReject
 from ..otp.validation import checked_seconds
-from .inbound import Status
 from .message import Message
 from .record import handling
 
@@ -59,17 +57,9 @@ async def request_on(record: Record, message: Message, timeout: float, survive_r
         survive_reconnect: as there.
     """
     seconds = checked_seconds("timeout", timeout, allow_infinity=True)
-    topic = record.connected()
-    outgoing = _outgoing(message, topic.assigned_did)
-    if not outgoing.thid:
-        outgoing = outgoing.replace(thid=outgoing.id)
-    inbound = handling.get()
-
-    def before() -> Awaitable[None] | None:
-        record.make_room()
-        return record.settle(inbound, Status.HANDLED) if inbound is not None and inbound in record.running else None
-
-    return await record.requests.ask(topic, outgoing, seconds, survive_reconnect, before)
+    if not isinstance(message, Message):
+        raise InvalidOption("message", message, "a Message")
+    return await record.requests.ask(record, message, seconds, survive_reconnect, handling.get())
 
 
 def _outgoing(message: Message, did: str) -> Message:

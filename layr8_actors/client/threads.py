@@ -62,6 +62,11 @@ class Threads:
         return drained
 
     @property
+    def ready(self) -> int:
+        """Messages whose thread is free."""
+        return len(self._ready)
+
+    @property
     def busy(self) -> int:
         """Threads that have a message out or waiting."""
         return len(self._behind)

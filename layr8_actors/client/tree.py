@@ -17,6 +17,7 @@ import trio
 from ..channel import Callbacks, Channel
 from ..channel.channel import run_channel
 from ..channel.events import ChannelEvent, LinkLost
+from ..channel.options import AtOnceCallbacks
 from ..errors import JoinRejected, Layr8Error, RestartLimitExceeded
 from ..otp import ActorRef, AutoShutdown, ChildSpec, ChildType, Restart, Supervisor
 from ..otp.incarnation import Incarnation, incarnation_of
@@ -67,12 +68,13 @@ class Tree:
         if former is not None:
             self.further.bring_back(former.further)
         self._reception = reception = Reception(record, functions.on_delegation)
-        callbacks = Callbacks(
-            on_message=reception.on_message,
+        callbacks = AtOnceCallbacks(
+            on_message=reception.take,
             on_disconnect=functions.on_disconnect,
             on_reconnect=functions.on_reconnect,
             on_push=reception.on_push,
             on_join=reception.on_join,
+            take_at_once=reception.take_at_once,
         )
         self._options = config.channel_options(callbacks, self._on_event)
         self._topic = topic_of(self._options.agent_did)

@@ -98,3 +98,12 @@ async def settle() -> None:
 
 def tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living
+
+
+def tasks_named(name: str) -> int:
+    """Tasks of this Trio run whose function's name ends so."""
+    living = [trio.lowlevel.current_root_task()]
+    for task in living:
+        if task is not None:
+            living += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return sum(task is not None and task.name.endswith(name) for task in living)

@@ -196,7 +196,8 @@ async def test_peer_bug_12_nothing_is_handled_after_close() -> None:
         assert alice.statistics().handlers_running == 0
 
 
-async def test_a_request_is_answered_though_the_queue_in_front_of_its_response_is_full() -> None:
+@pytest.mark.parametrize("asks_after", [0, 1])
+async def test_a_request_is_answered_though_the_queue_in_front_of_its_response_is_full(asks_after: int) -> None:
     """All handlers wait for a response that stands behind more messages than may wait: reading goes on to it."""
     responses: list[str] = []
     async with legacy_node() as node, agent(node, BOB):
@@ -205,12 +206,13 @@ async def test_a_request_is_answered_though_the_queue_in_front_of_its_response_i
         @alice.handle(REQUEST)
         async def handle(message: Message) -> None:
             if message.id == "0":
+                await trio.sleep(asks_after)
                 responses.append((await alice.request(request_to(thid="asked"))).id)
 
         async with alice:
             for number in range(40):
                 node.deliver(ALICE, plaintext(number))
-            await settle()
+            await trio.sleep(asks_after + 1)
             node.deliver(ALICE, plaintext("r", RESPONSE, thid="asked"))
             await settle()
             assert responses == ["r"]

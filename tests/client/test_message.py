@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import uuid
 from typing import Any
 
 import msgspec
@@ -79,6 +82,30 @@ def test_a_new_message_has_a_fresh_id_and_writes_only_what_it_has() -> None:
     assert first.id != second.id
     assert first.to_plaintext() == {"id": first.id, "type": REQUEST, "from": "", "to": [BOB], "body": {}}
     assert Message(type=REQUEST, body=None).to_plaintext()["body"] == {}
+
+
+def test_ids_are_uuids_of_version_4_and_no_two_are_the_same() -> None:
+    ids = [Message(type=REQUEST).id for _ in range(200)]
+    assert len(set(ids)) == 200
+    assert {(uuid.UUID(id).version, str(uuid.UUID(id))) for id in ids} == {(4, id) for id in ids}
+
+
+FORKING = """
+import os
+from layr8_actors import Message
+
+Message(type="x/y")
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+print(Message(type="x/y").id, flush=True)
+"""
+
+
+def test_a_forked_process_does_not_give_the_ids_of_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    ids = done.stdout.split()
+    assert len(ids) == len(set(ids)) == 2
 
 
 def test_a_message_is_immutable_and_its_text_shows_no_body() -> None:
