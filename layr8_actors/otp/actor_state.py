@@ -184,8 +184,10 @@ class ActorState:
 
     @property
     def idle(self) -> bool:
-        """True while it waits for a message: the next one is handled as soon as the loop comes to it."""
-        return self.started and self._in_hand is NOTHING
+        """True while it waits for a message, and nothing ends it: the next one is handled when the loop comes to it."""
+        if not self.started or self._over or self._in_hand is not NOTHING:
+            return False
+        return self._nursery is None or not self._nursery.cancel_scope.cancel_called
 
     @property
     def handling(self) -> str | None:

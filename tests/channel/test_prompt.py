@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -151,3 +152,51 @@ async def test_nobody_is_told_who_does_not_run() -> None:
         assert not lab.ref.cast_nowait("lost")
         assert lab.said == ["init"]
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("planted")])
+async def test_one_that_is_told_to_end_is_told_nothing_any_more_and_the_next_incarnation_gets_it(
+    error: Exception | None,
+) -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        lab.supervisor.exit_child("told", error)
+        lab.ref.cast_nowait("late")
+        assert lab.said == ["init"]
+        await trio.sleep(1)
+        assert lab.said == ["init", "init", "late"]
+        nursery.cancel_scope.cancel()
+
+
+class Helped(Told):
+    helpers = True
+    broken = False
+
+    async def handle_cast(self, message: Any) -> None:
+        if message == "help":
+            self.start_soon(self.help)
+        else:
+            self.log.append("told though broken" if self.broken else "told")
+
+    async def help(self) -> None:
+        await trio.sleep(1)
+        self.broken = True
+        raise RuntimeError("planted")
+
+
+async def test_one_whose_helper_has_crashed_is_told_nothing_any_more() -> None:
+    ref = PromptRef("helped", keep_mailbox=True)
+    log: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Supervisor([Helped.child_spec(ref, log)], on_event=lambda _: None).run)
+        ref.cast_nowait("help")
+        await trio.sleep(0.5)
+        actor = ref._actor
+        assert isinstance(actor, Helped)
+        while not actor.nursery.cancel_scope.cancel_called:
+            await (trio.lowlevel.checkpoint() if actor.broken else trio.sleep(0.5))
+        ref.cast_nowait("between the crash and the end")
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert log == ["init", "init", "told"]
