@@ -90,16 +90,16 @@ async def idle(store: SqliteStore | RedisStore, dids: int, seconds: float) -> fl
             return 100 * (time.process_time() - before) / seconds
 
 
-async def measure(make: Callable[[], Store], seconds: float) -> dict[str, float]:
+async def measure(make: Callable[[str], Store], seconds: float) -> dict[str, float]:
     """Measure one store."""
-    async with make() as store:
+    async with make("full") as store:
         figures: dict[str, Callable[[], Awaitable[float]]] = {
             "put_alone": lambda: puts(store.inbox, 1, seconds),
             "put_together": lambda: puts(store.inbox, TOGETHER, seconds),
             "handled": lambda: handled(store.inbox, seconds),
         }
         results = {name: await figure() for name, figure in figures.items()}
-    async with make() as store:
+    async with make("empty") as store:
         return {**results, "idle": await idle(store, DIDS, 5.0)}
 
 
@@ -107,9 +107,9 @@ def main() -> None:
     """Print a table, and the same as JSON."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 0.7
     with tempfile.TemporaryDirectory() as folder:
-        stores: dict[str, Callable[[], Store]] = {
-            "SQLite, power safe (FULL)": lambda: SqliteStore(f"{folder}/full.db"),
-            "SQLite, not power safe (NORMAL)": lambda: SqliteStore(f"{folder}/normal.db", power_safe=False),
+        stores: dict[str, Callable[[str], Store]] = {
+            "SQLite, power safe (FULL)": lambda name: SqliteStore(f"{folder}/{name}.db"),
+            "SQLite, not power safe (NORMAL)": lambda name: SqliteStore(f"{folder}/{name}-normal.db", power_safe=False),
         }
         server = None
         if shutil.which("redis-server") is not None:
@@ -118,7 +118,9 @@ def main() -> None:
             server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             while not Path(f"{folder}/redis.sock").exists():
                 time.sleep(0.01)
-            stores["Redis, appendfsync always"] = lambda: RedisStore(f"unix://{folder}/redis.sock", on_event=silent)
+            stores["Redis, appendfsync always"] = lambda name: RedisStore(
+                f"unix://{folder}/redis.sock", namespace=name, on_event=silent
+            )
         try:
             results = {name: trio.run(functools.partial(measure, make, seconds)) for name, make in stores.items()}
         finally:
@@ -128,9 +130,8 @@ def main() -> None:
     print(f"| store | puts/s, one task | puts/s, {TOGETHER} tasks | handled/s, worker of 8 | {DIDS} idle DIDs, % |")
     print("|---|---|---|---|---|")
     for name, row in results.items():
-        print(
-            f"| {name} | {row['put_alone']:.0f} | {row['put_together']:.0f} | {row['handled']:.0f} | {row['idle']:.1f} |"
-        )
+        puts_and_handled = " | ".join(f"{row[figure]:.0f}" for figure in ("put_alone", "put_together", "handled"))
+        print(f"| {name} | {puts_and_handled} | {row['idle']:.1f} |")
     print(json.dumps({"benchmark": "durable", "seconds": seconds, "results": results}))
 
 

@@ -365,7 +365,8 @@ async def test_however_many_queues_wait_few_connections_do_and_each_queue_is_wok
                 await trio.sleep(0.001)
             for queue in queues:
                 assert await queue.put("a", b"")
-                assert (await client.info("clients"))["blocked_clients"] <= 16
+                clients: Any = await client.info("clients")
+                assert clients["blocked_clients"] <= 16
             while len(woken) < len(queues):
                 await trio.sleep(0.001)
 
