@@ -44,8 +44,8 @@ class Client(Registration):
     Args:
         config: everything but the handlers.
         durable: a store that is open for as long as the client runs, and of this client alone; then every message that
-            has a handler is stored before the node is told ``handled``, and handled from the store, at least once.
-            docs/durable.md tells what changes for handlers.
+            has a handler is stored before the node is told ``handled``, and handled from the store, at least once; for
+            each further DID in queues of its own. docs/durable.md tells what changes for handlers.
 
     Raises:
         InvalidOption: ``config`` is not ClientConfig, or ``durable`` is no store.

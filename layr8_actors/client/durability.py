@@ -161,8 +161,9 @@ class Durability:
 
     async def _store(self, payload: Any, message: Message) -> None:
         try:
+            body = msgspec.json.encode({**payload, "did": self._record.config.agent_did})
             # Ids are their sender's: another one, by chance or by intent, may use the same.
-            await self._inbox.put(f"{message.from_} {message.id}", msgspec.json.encode(payload), key=message.thread)
+            await self._inbox.put(f"{message.from_} {message.id}", body, key=message.thread)
         except StoreFailed as error:
             raise MessageNotStored("the agent cannot store messages now; send it again later") from error
 
@@ -171,6 +172,10 @@ class Durability:
     async def _handle(self, claimed: Claimed) -> None:
         record = self._record
         payload = msgspec.json.decode(claimed.body)
+        did = payload.get("did")
+        if did and did != record.config.agent_did:
+            await self._set_aside(did, claimed)
+            return
         message = parse_message(payload.get("plaintext"), payload.get("context"))
         handler = record.handlers.find(message.type)
         if handler is None:
@@ -192,6 +197,14 @@ class Durability:
             if isinstance(error, RejectMessage) or (last and not isinstance(error, SnoozeMessage)):
                 await self._report(claimed, message, error)
             raise
+
+    async def _set_aside(self, did: str, claimed: Claimed) -> None:
+        """Put a message where it waits for its DID: the client's own was another one when it came."""
+        queue = self._queues.queue(f"{INBOX_OF}{did}", self._inbox.options)
+        try:
+            await queue.put(claimed.id, claimed.body, key=claimed.key)
+        except StoreFailed as error:
+            raise SnoozeMessage(SNOOZE, f"it is of {did}, and could not be set aside: {error}") from error
 
     async def _report(self, claimed: Claimed, message: Message, error: Exception) -> None:
         """Tell the sender that the message is given up, unless it is nobody or would report back."""

@@ -214,7 +214,7 @@ async def run(kills: int, seed: int, *, durable: bool = True, patience: float = 
 
                 while report.kills < kills and (durable or accepted() <= set(handled())):
                     given.extend([str(len(given) + number) for number in range(PER_LIFE)])
-                    own = int(chance.triangular(1000, MOST_CALLS, 6000)) if chance.random() < 0.5 else 0
+                    own = int(chance.triangular(1000, MOST_CALLS, 6000)) if durable and chance.random() < 0.5 else 0
                     pid = await live(own)
                     ended = None
                     with trio.move_on_after(0.5 if own else chance.uniform(0, 0.1)):

@@ -141,6 +141,30 @@ async def test_what_is_stored_for_a_did_waits_until_it_is_joined_and_no_other_di
         assert [(message.thid, message.from_) for message in got] == [("t", CAROL)] * 3
 
 
+async def test_what_came_for_a_client_whose_own_did_was_another_one_waits_for_that_did_too() -> None:
+    store = new_store()
+    async with strict_node() as node:
+        seen: list[tuple[str, str]] = []
+        alice = durable_agent(node, store)
+        alice.handle(REQUEST)(never_done)
+        async with alice:
+            for number in range(3):
+                node.deliver(ALICE, plaintext(number, thid="t"))
+            await settle()
+        dave = Client(config(node, DAVE), durable=store)
+        dave.handle_all(lambda message: seen.append(("dave", message.id)))
+        async with dave:
+            await settle()
+            assert await store.live() == {f"inbox of {ALICE}": 3}
+            assert await dave.waiting_dids() == {ALICE: 3}
+            node.deliver(DAVE, plaintext("of dave", to=[DAVE]))
+            await settle()
+            await dave.join_did(ALICE, answering(seen, "alice"))
+            await settle()
+        assert seen == [("dave", "of dave"), ("alice", "0"), ("alice", "1"), ("alice", "2")]
+        assert await store.inbox.dead_letters() == []
+
+
 async def test_one_id_to_two_dids_is_a_message_of_each_and_a_second_delivery_is_none() -> None:
     store = new_store()
     async with strict_node() as node:

@@ -247,13 +247,17 @@ class RedisQueue:
 
     async def wait_for_work(self) -> None:
         """Return when anybody's message joins the stream, when the next delay has run out, or after ``poll_interval``,
-        for leases that have run out.
+        for leases that have run out. Where many queues of the store wait already, what this process puts is noticed at
+        once, and what others put after ``poll_interval``.
         """
         seconds = self._store.poll_interval
         if self._next_due is not None:
             seconds = min(seconds, max(0.0, self._next_due - trio.current_time()))
         if not self._signal.idle:
             await trio.lowlevel.checkpoint()
+            return
+        if not self._store.connection.may_wait:
+            await self._signal.wait(seconds)
             return
         await self._store.connection.wait_for_entry(f"{self._stem}:stream", self._last_entry, seconds)
 

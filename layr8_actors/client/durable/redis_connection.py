@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ("RedisConnection",)
 
+MOST_WAITS = 16
+"""Connections that wait for entries at a time, each for one stream: coredis has 64 in all, and puts need some too."""
+
 OLDEST_REDIS = (7, 0)  # what Debian 12 has and what is tested
 
 
@@ -58,6 +61,7 @@ class RedisConnection:
         self._make: Callable[..., coredis.Redis[bytes]] = coredis.Redis.from_url
         self._errors = coredis.exceptions
         self._client: coredis.Redis[bytes] | None = None
+        self._waits = 0
         self._scripts: Mapping[str, Script[bytes]] = {}
         self._stack: contextlib.AsyncExitStack | None = None
 
@@ -142,6 +146,11 @@ class RedisConnection:
 
         return await self._ask(call)
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether one more stream may be waited for."""
+        return self._waits < MOST_WAITS
+
     async def wait_for_entry(self, stream: str, after: bytes, seconds: float) -> None:
         """Return when the stream has an entry after that one, or after ``seconds`` at the latest."""
         client = self._opened()
@@ -150,7 +159,11 @@ class RedisConnection:
         async def call() -> Any:
             return await client.xread({stream: after}, count=1, block=max(1, int(seconds * 1000)))
 
-        await self._ask(call)
+        self._waits += 1
+        try:
+            await self._ask(call)
+        finally:
+            self._waits -= 1
 
     async def weaknesses(self) -> list[str]:
         """Return what in the settings of the server may cost a message that was put."""

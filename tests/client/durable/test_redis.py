@@ -20,6 +20,7 @@ from layr8_actors.client.durable import (
     DurabilityWeak,
     QueueOptions,
     QueueStatistics,
+    RedisQueue,
     RedisStore,
     StoreUnavailable,
     run_worker,
@@ -338,6 +339,36 @@ async def test_all_keys_of_a_queue_are_in_one_slot_of_a_cluster(kind: RedisKind)
         assert len(keys) >= 10
         keys.remove(f"{kind.namespace}:queues".encode())  # the names of all queues, which only live() looks at
         assert all(b"{inbox}" in key for key in keys)
+
+
+async def test_however_many_queues_wait_few_connections_do_and_each_queue_is_woken_by_a_put(kind: RedisKind):
+    """coredis has 64 connections: were they all waiting, a put would wait for one of them, with 99 DIDs for minutes."""
+    looked, woken = list[str](), list[str]()
+    async with (
+        RedisStore(kind.url, namespace=kind.namespace, poll_interval=60, command_timeout=120) as store,
+        coredis.Redis.from_url(kind.url) as client,
+        trio.open_nursery() as nursery,
+    ):
+        queues = [store.queue(f"inbox of {number}") for number in range(80)]
+
+        async def wait(queue: RedisQueue) -> None:
+            assert await queue.claim(1) == []
+            looked.append(queue.name)
+            while not await queue.claim(1):
+                await queue.wait_for_work()
+            woken.append(queue.name)
+
+        for queue in queues:
+            nursery.start_soon(wait, queue)
+        with trio.fail_after(20):
+            while len(looked) < len(queues):
+                await trio.sleep(0.001)
+            for queue in queues:
+                assert await queue.put("a", b"")
+                clients: Any = await client.info("clients")
+                assert clients["blocked_clients"] <= 16
+            while len(woken) < len(queues):
+                await trio.sleep(0.001)
 
 
 # --- a whole client ---------------------------------------------------------------------------------------------------
