@@ -30,9 +30,12 @@ async def measure(url: str, item: str, count: int) -> dict[str, float]:
     body = work.payload(work.BODY)["body"]
     walls: list[float] = []
     left = 0
+    at_once, _, waits = item.partition("-")
 
     @bob.handle(f"{ECHO}/request")
     async def echo(message: Message) -> Message:
+        if waits:
+            await asyncio.sleep(0)
         return Message(type=f"{ECHO}/response", body=message.body)
 
     async def ask() -> None:
@@ -47,7 +50,7 @@ async def measure(url: str, item: str, count: int) -> dict[str, float]:
     async def several(times: int) -> None:
         nonlocal left
         left = times
-        await asyncio.gather(*(ask() for _ in range(int(item))))
+        await asyncio.gather(*(ask() for _ in range(int(at_once))))
 
     async with bob, alice:
         await several(max(1, count // 10))

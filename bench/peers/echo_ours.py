@@ -38,9 +38,12 @@ async def measure(url: str, item: str, count: int) -> dict[str, float]:
     body = work.payload(work.BODY)["body"]
     walls: list[float] = []
     left = 0
+    at_once, _, waits = item.partition("-")
 
     @bob.handle(f"{ECHO}/request")
     async def echo(message: Message) -> Message:
+        if waits:
+            await trio.lowlevel.checkpoint()
         return message.reply(f"{ECHO}/response", message.body)
 
     async def ask() -> None:
@@ -56,7 +59,7 @@ async def measure(url: str, item: str, count: int) -> dict[str, float]:
         nonlocal left
         left = times
         async with trio.open_nursery() as nursery:
-            for _ in range(int(item)):
+            for _ in range(int(at_once)):
                 nursery.start_soon(ask)
 
     async with bob, alice:

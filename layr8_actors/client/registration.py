@@ -55,6 +55,9 @@ class Registration:
         a thread. It returns a Message, which goes back to the sender in the same thread; ``None``, for no answer; or
         ``PASS``. What it raises is reported to the sender and to ``on_event``, and changes nothing else.
 
+        One that waits has a task to itself. Those that do not wait may share one, one after the other, each with a
+        deadline and context variables of its own.
+
         Args:
             type: the whole URI of the message type.
             timeout: seconds after which the handler is cancelled; ``None`` for ``handler_timeout``.
