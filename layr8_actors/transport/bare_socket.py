@@ -31,11 +31,11 @@ class BareSocket:
         self._socket = socket
         self._full = False  # the last read was all it could be, so that more is there now, as far as one can tell
 
-    async def receive_some(self, size: int) -> bytes:
+    async def receive_some(self, size: int | None = None) -> bytes:
         """Wait for bytes, and return those that are there; none at the end of the stream.
 
         Args:
-            size: the most that are returned.
+            size: the most that are returned; ``None`` for :data:`SMALL`.
 
         Raises:
             BrokenResourceError: the connection was lost.
@@ -48,10 +48,10 @@ class BareSocket:
             while True:
                 if socket.fileno() < 0:
                     raise trio.ClosedResourceError("this socket was already closed")
-                if self._full:
+                if self._full and size:
                     await trio.lowlevel.checkpoint()
                 else:
-                    size = min(size, SMALL)
+                    size = min(size or SMALL, SMALL)
                     await trio.lowlevel.wait_readable(socket)
                 self._full = False
                 try:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import trio
 
+from .bare_socket import bare_socket
 from .control_frames import ControlFrames
 from .dial import Refused, explain
 from .endpoint import Endpoint
@@ -53,6 +54,7 @@ class GuardedStream(trio.abc.Stream):
         "_reader",
         "_reading",
         "_receiving",
+        "_source",
         "_writing",
         "lost",
         "stream",
@@ -62,6 +64,7 @@ class GuardedStream(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream, endpoint: Endpoint, on_pause: Callable[[], None]) -> None:
         self.stream = stream
+        self._source = bare_socket(stream) or stream
         self.torn = False
         self.upgraded = False
         self.lost = ""
@@ -172,10 +175,10 @@ class GuardedStream(trio.abc.Stream):
             try:
                 if not self.torn:
                     with trio.CancelScope() as self._receiving:
-                        data = await self.stream.receive_some(max_bytes)
+                        data = await self._source.receive_some(max_bytes)
                 if self.torn and not data:
                     with trio.move_on_after(_LAST_READ):
-                        data = await self.stream.receive_some(max_bytes)
+                        data = await self._source.receive_some(max_bytes)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self.lost = self.lost or explain(error)
             finally:

@@ -71,8 +71,10 @@ async def test_a_write_that_fails_is_told_to_its_callers_and_leaves_nothing_for_
                 broken.drop()
             raise TransportClosed(1006, detail="broken pipe")
 
-        broken.send = send
-        broken.send_nowait = lambda _: False  # not even a lone frame goes out at once
+        def send_nowait(message: str | bytes) -> bool:
+            raise trio.WouldBlock  # it breaks for both ways of writing; what is wrong is for send to say
+
+        broken.send, broken.send_nowait = send, send_nowait
         start = trio.current_time()
         async with trio.open_nursery() as nursery:
             senders = [Sender(nursery, channel) for _ in range(3)]
