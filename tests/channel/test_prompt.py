@@ -194,8 +194,10 @@ async def test_one_whose_helper_has_crashed_is_told_nothing_any_more() -> None:
         await trio.sleep(0.5)
         actor = ref._actor
         assert isinstance(actor, Helped)
+        while not actor.broken:
+            await trio.sleep(0.5)
         while not actor.nursery.cancel_scope.cancel_called:
-            await (trio.lowlevel.checkpoint() if actor.broken else trio.sleep(0.5))
+            await trio.lowlevel.checkpoint()
         ref.cast_nowait("between the crash and the end")
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
