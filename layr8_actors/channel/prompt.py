@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+import trio
+
 from ..otp import Actor, ActorRef, ExitReason
 from ..otp.unscoped import at_once
 
@@ -73,6 +75,7 @@ class PromptRef(ActorRef):
         """
         self._actor = actor
 
+    @trio.lowlevel.enable_ki_protection  # no Ctrl-C half way through a handler, in a program that may go on after it
     def cast_nowait(self, message: object) -> bool:
         """Send a message; it may have been handled when this returns. See :meth:`ActorRef.cast_nowait`.
 

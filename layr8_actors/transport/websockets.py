@@ -30,30 +30,35 @@ _NAME = "websockets"
 # The answer of an ordinary node, well-formed and of a size that the library would take as well.
 _ORDINARY = re.compile(rb"HTTP/1\.1 101 [ -~]*\r\n(?:[A-Za-z0-9-]+:[ -~]*\r\n){1,64}\r\n")
 _ORDINARY_SIZE = 4096
-_DECIDING = (b"connection", b"upgrade", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol")
+_ACCEPT = b"sec-websocket-accept"
+_DECIDING = frozenset((b"connection", b"upgrade", _ACCEPT, b"sec-websocket-extensions", b"sec-websocket-protocol"))
 
 
-def why_no_handshake(head: bytes, key: str) -> str | None:
+def why_no_handshake(head: bytes, key: str, accept: str | None = None) -> str | None:
     """Say why an answer with status 101 does not complete the handshake of RFC 6455 section 4.1.
 
     Args:
         head: the answer, to its empty line.
         key: the ``Sec-WebSocket-Key`` of the request.
+        accept: what has to answer it, where that is known already.
 
     Returns:
         The library's words, which may quote the peer; ``None`` where the handshake is complete.
     """
     # What ordinary nodes answer is seen at once; the library, which takes ten times as long, judges all else.
     if len(head) <= _ORDINARY_SIZE and _ORDINARY.fullmatch(head):
-        headers = [line.partition(b":") for line in head.split(b"\r\n")[1:-2]]
-        fields = [(name.lower(), value.strip()) for name, _, value in headers if name.lower() in _DECIDING]
-        wanted = {
-            b"connection": b"upgrade",
-            b"upgrade": b"websocket",
-            b"sec-websocket-accept": accept_key(key).encode(),
-        }
-        found = {name: value if name == b"sec-websocket-accept" else value.lower() for name, value in fields}
-        if len(fields) == len(wanted) and found == wanted:
+        found: list[tuple[bytes, bytes]] = []
+        for line in head.split(b"\r\n")[1:-2]:
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            if name in _DECIDING:
+                found.append((name, value.strip() if name == _ACCEPT else value.strip().lower()))
+        found.sort()
+        if found == [
+            (b"connection", b"upgrade"),
+            (_ACCEPT, (accept or accept_key(key)).encode()),
+            (b"upgrade", b"websocket"),
+        ]:
             return None
     protocol = ClientProtocol(NODE, logger=SILENT)
     protocol.key = key
@@ -93,6 +98,7 @@ class WebSocketsConnector(StreamConnector[WebSocketsTransport]):
         try:
             await send_request(stream, request_with_key(request.encode("ascii"), endpoint))
             lost = "the connection was closed during the upgrade"
+            accept = accept_key(key)  # while the peer is at it
             while found is None:
                 # In no variable, which a traceback would show: a peer may echo the key.
                 found = answer.feed(await receive_answer(stream, _HEAD_SIZE))
@@ -101,7 +107,7 @@ class WebSocketsConnector(StreamConnector[WebSocketsTransport]):
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             return Refused(f"{lost}: {explain(error)}")
         head, rest = found
-        failure = why_no_handshake(head, key)
+        failure = why_no_handshake(head, key, accept)
         if failure is not None:
             failure = endpoint.redact(failure)
             return Refused(f"the answer to the upgrade is not a WebSocket handshake: {failure}")

@@ -35,6 +35,8 @@ class Told(PromptActor):
         if isinstance(message, PromptRef):
             message.cast_nowait("from within")
             self.log.append("end of the one that told")
+        elif message == "ki":
+            self.log.append(trio.lowlevel.currently_ki_protected())
         elif isinstance(message, str):
             self.log.append((message, trio.lowlevel.current_task().name))
         else:
@@ -140,6 +142,16 @@ async def test_a_failure_that_its_own_incarnation_does_not_live_to_see_crashes_n
         await wait_all_tasks_blocked()
         assert lab.crashes == ["of another cause"]
         assert lab.said == ["init", "init"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_handler_is_whole_whenever_ctrl_c_is_pressed() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        await wait_all_tasks_blocked()
+        lab.ref.cast_nowait("ki")
+        assert lab.log[1:] == [True]
         nursery.cancel_scope.cancel()
 
 
