@@ -115,18 +115,20 @@ class Connection(PromptActor):
             record.last_end = (number, error)
             self._reconnector.cast_nowait(LinkFailed(number, error))
             return
-        link = self._link_up(number, opened)
+        link: Link | None = None
         try:
+            link = self._link_up(number, opened)
             # No scope around it, which would be 0.6 KiB of an idle link: what ends the link ends its transport.
             await self._read(link)
             if link.farewell == "close":
                 await opened.close(timeout=record.options.close_timeout)  # it has been closed, or is just being closed
         finally:
-            link.outbox.start_writer = None  # with this task the nursery may end
-            opened.abort()
+            opened.abort()  # as was promised when it was opened, come what may
             self._busy = False
-            if link.error is not None:  # else it is the actor that ends, and terminate knows what that means
-                self._end(link)
+            if link is not None:
+                link.outbox.start_writer = None  # with this task the nursery may end
+                if link.error is not None:  # else it is the actor that ends, and terminate knows what that means
+                    self._end(link)
 
     def _link_up(self, number: int, transport: Transport) -> Link:
         record = self._record

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -164,3 +165,17 @@ async def test_the_transport_of_a_channel_has_a_task_only_while_the_channel_is_n
         await until(lambda: channel.statistics().messages_delivered == 10)
         await trio.sleep(5)
         assert transports() == []
+
+
+async def test_a_bug_between_the_dial_and_the_reading_leaves_no_socket(
+    node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(self: Connection) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(Connection, "_watch_link", bug)
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="planted")):
+        async with trio.open_nursery() as nursery:
+            connection, _ = new_connection(node, nursery, Notes())
+            await connection.handle_cast(OpenLink(1))
+    assert not node.socket.open
