@@ -49,6 +49,7 @@ from .messages import (
 from .prompt import PromptActor
 from .refusal import is_permanent_reason
 from .reply import Reply
+from .routed_messages import route_messages
 
 if TYPE_CHECKING:
     from .record import Record
@@ -213,7 +214,7 @@ class Router(PromptActor):
         backlog, topics = record.backlog, record.topics
         while unrouted:
             link, frames, sizes = unrouted[0].link, unrouted[0].frames, unrouted[0].sizes
-            self._route_messages(link, frames, sizes)
+            route_messages(record, link, frames, sizes)
             for number in range(record.routed_so_far, len(frames)):
                 frame = frames[number]
                 if topics is None or not topics.take(link, frame, sizes[number]):  # else it stays counted
@@ -234,34 +235,6 @@ class Router(PromptActor):
         if topics is not None:
             topics.deliver()
         backlog.make_room()
-
-    def _route_messages(self, link: int, frames: list[Frame], sizes: list[int]) -> None:
-        """Route the messages that come next in a batch, which in a flood is all of it.
-
-        To ``_route_one`` they are the first of its two kinds; here nothing is looked up anew that no message changes.
-        They are for the channel's own topic, so no further topic is asked either.
-        """
-        record = self._record
-        topic = record.topic
-        if link != record.topic_link or topic.status is not TopicStatus.JOINED:
-            return
-        join_ref, name = topic.join_ref, topic.topic
-        counters, routed, routed_sizes = record.counters, record.routed, record.routed_sizes
-        for number in range(record.routed_so_far, len(frames)):
-            frame = frames[number]
-            payload = frame.payload
-            if (
-                frame.event != "message"
-                or frame.join_ref != join_ref
-                or frame.topic != name
-                or type(payload) is not dict
-            ):
-                return
-            counters.messages_received += 1
-            routed.append(payload)
-            routed_sizes.append(sizes[number])
-            record.routed_so_far = number + 1
-            record.crashes_on_one_frame = 0
 
     def _hand_over(self) -> None:
         record = self._record

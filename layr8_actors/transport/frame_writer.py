@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import trio
 
+from .bare_socket import BareSocket
 from .dial import explain
-from .framing import InboundFrames
+from .framing import InboundFrames, masked_frames
 
 __all__ = ("FrameWriter",)
+
+# What is written at once has so many characters or bytes at the most: two more passes of the loop are a small part of
+# what it takes to write more, and the kernel may not take it in one go.
+_AT_ONCE = 64 * 1024
 
 
 class FrameWriter:
@@ -15,13 +20,15 @@ class FrameWriter:
 
     Args:
         stream: what is written to.
+        bare: its socket, where it may be written to directly.
         frames: knows whether messages may still be sent, and has the protocol's own pongs and close frames.
     """
 
-    __slots__ = ("_frames", "_queued", "_stream", "_turn", "busy", "failure", "torn")
+    __slots__ = ("_bare", "_frames", "_queued", "_stream", "_turn", "busy", "failure", "torn")
 
-    def __init__(self, stream: trio.abc.Stream, frames: InboundFrames) -> None:
+    def __init__(self, stream: trio.abc.Stream, bare: BareSocket | None, frames: InboundFrames) -> None:
         self._stream = stream
+        self._bare = bare
         self._frames = frames
         self._queued: list[bytes] = []
         self._turn: trio.lowlevel.ParkingLot | None = None  # made by the first writer that has to wait
@@ -37,13 +44,27 @@ class FrameWriter:
         """True while nobody writes, nothing waits to be written, and all that was begun is whole."""
         return not (self.busy or self.torn or self._queued)
 
-    def owe(self, rest: bytes) -> None:
-        """Take over the rest of a frame that was begun; whoever writes next writes it first. Only while :attr:`idle`.
+    def write_now(self, message: str | bytes) -> bool:
+        """Write a message without waiting, or begin to; whoever writes next writes the rest first.
 
         Args:
-            rest: at least one byte.
+            message: of any length; what is long is refused.
+
+        Returns:
+            True where it is written to its end.
+
+        Raises:
+            WouldBlock: nothing was written.
         """
-        self._queued.append(rest)
+        if self._bare is None or len(message) > _AT_ONCE or not self.idle or not self._frames.open:
+            raise trio.WouldBlock
+        (frame,) = masked_frames((message,))
+        written = self._bare.send_some(frame)
+        if not written:
+            raise trio.WouldBlock
+        if written < len(frame):
+            self._queued.append(frame[written:])
+        return written == len(frame)
 
     async def write(self, pieces: list[bytes], farewell: tuple[int, str] | None = None) -> bool:
         """Wait for one's turn and write.

@@ -34,9 +34,6 @@ _UNATTENDED = 1.0
 _LAST_READ = 0.1
 # Seconds that the answer to a close frame, or one of our own for a frame refused, may take: the peer may read no more.
 _LAST_WRITE = 1.0
-# What is written by whoever sends, at once, has so many bytes at the most: two more passes of the loop are a small part
-# of what it takes to write more, and the kernel may not take it in one go.
-_AT_ONCE = 64 * 1024
 
 
 class WebSocketsTransport:
@@ -88,7 +85,7 @@ class WebSocketsTransport:
         self._endpoint = endpoint
         self._frames = InboundFrames(endpoint.max_message_size)
         self._frames.feed(data)
-        self._writer = FrameWriter(stream, self._frames)
+        self._writer = FrameWriter(stream, self._bare, self._frames)
         # Reading.
         self._ahead: list[str | bytes] = []  # what run has read while nobody received
         self._ahead_size = 0
@@ -190,15 +187,7 @@ class WebSocketsTransport:
 
     def send_nowait(self, message: str | bytes) -> bool:
         """See :meth:`layr8_actors.transport.Transport.send_nowait`; over TLS, and what is long, only :meth:`send`."""
-        if self._bare is None or len(message) > _AT_ONCE or not self._writer.idle or not self._frames.open:
-            raise trio.WouldBlock
-        (frame,) = masked_frames((message,))
-        written = self._bare.send_some(frame)
-        if not written:
-            raise trio.WouldBlock
-        if written < len(frame):
-            self._writer.owe(frame[written:])
-        return written == len(frame)
+        return self._writer.write_now(message)
 
     async def _write(self, pieces: list[bytes], farewell: tuple[int, str] | None = None) -> bool:
         try:

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import trio
 
-from layr8_actors.channel import Callbacks, ChannelOptions
+from layr8_actors.channel import Callbacks, ChannelOptions, router
+from layr8_actors.channel.record import Record
+from layr8_actors.channel.routed_messages import route_messages
 from layr8_actors.channel.router import Router
 from layr8_actors.errors import ConnectFailed, TransportClosed
 from layr8_actors.phoenix import Frame, Serializer
@@ -256,15 +258,15 @@ class Calls:
 
 def poison_router(monkeypatch: pytest.MonkeyPatch, id: str) -> list[None]:
     """Let each router crash on the message of this id, and on nothing before it; returns an entry for each crash."""
-    route_messages, route_one = Router._route_messages, Router._route_one
+    route_one = Router._route_one
     crashes: list[None] = []
 
     def poisonous(frame: Frame) -> bool:
         return isinstance(frame.payload, dict) and frame.payload.get("plaintext", {}).get("id") == id
 
-    def poisoned_messages(self: Router, link: int, frames: list[Frame], sizes: list[int]) -> None:
+    def poisoned_messages(record: Record, link: int, frames: list[Frame], sizes: list[int]) -> None:
         good = list(itertools.takewhile(lambda frame: not poisonous(frame), frames))
-        route_messages(self, link, good, sizes)
+        route_messages(record, link, good, sizes)
 
     def poisoned(self: Router, link: int, frame: Frame) -> bool:
         if poisonous(frame):
@@ -272,7 +274,7 @@ def poison_router(monkeypatch: pytest.MonkeyPatch, id: str) -> list[None]:
             raise RuntimeError("poison")
         return route_one(self, link, frame)
 
-    monkeypatch.setattr(Router, "_route_messages", poisoned_messages)
+    monkeypatch.setattr(router, "route_messages", poisoned_messages)
     monkeypatch.setattr(Router, "_route_one", poisoned)
     return crashes
 

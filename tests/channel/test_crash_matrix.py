@@ -6,12 +6,13 @@ The expectations are the rows of the failure table in supervisor.md.
 from __future__ import annotations
 
 import logging
+import operator
 from typing import Any
 
 import pytest
 import trio
 
-from layr8_actors.channel import Channel, LinkStatus, open_channel
+from layr8_actors.channel import Channel, LinkStatus, open_channel, router
 from layr8_actors.errors import Disconnected
 from layr8_actors.otp.events import ChildExited
 from layr8_actors.phoenix import Frame
@@ -242,23 +243,21 @@ async def test_a_frame_that_crashes_the_router_is_tried_again_and_then_refused_w
         assert (await channel.send_msg("message", {})).ok
 
 
-@pytest.mark.parametrize("where", ["_route_messages", "_hand_over"])
+@pytest.mark.parametrize("where", ["route_messages", "Router._hand_over"])
 async def test_what_goes_wrong_in_the_task_that_reads_is_a_crash_of_the_router_and_loses_nothing(
     node: Any, calls: Any, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    from layr8_actors.channel.router import Router
-
-    good = getattr(Router, where)
+    good = operator.attrgetter(where)(router)
     tasks: list[str] = []
 
-    def planted_bug(self: Router, *args: Any) -> Any:
-        monkeypatch.setattr(Router, where, good)
+    def planted_bug(*args: Any) -> Any:
+        monkeypatch.setattr(f"layr8_actors.channel.router.{where}", good)
         tasks.append(trio.lowlevel.current_task().name)
         raise RuntimeError("planted")
 
     async with open_channel(node.options(callbacks=calls.callbacks())) as channel:
         await channel.connect(PROTOCOLS)
-        monkeypatch.setattr(Router, where, planted_bug)
+        monkeypatch.setattr(f"layr8_actors.channel.router.{where}", planted_bug)
         for number in range(4):
             node.socket.message(number)
         await settle()

@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from layr8_actors.channel import ChannelOptions
 from layr8_actors.channel.record import Record
+from layr8_actors.channel.routed_messages import route_messages
 from layr8_actors.channel.router import Router
 from layr8_actors.channel.waiter import Waiter
 from layr8_actors.otp import ActorRef
@@ -107,7 +108,7 @@ async def test_messages_that_are_routed_in_one_go_are_those_that_the_full_readin
     if message_first:
         frames = [Frame("2", None, TOPIC, "message", {"plaintext": {}}), *frames]
     quick, full = Rig(status), Rig(status)
-    quick.router._route_messages(link, frames, list(range(len(frames))))
+    route_messages(quick.record, link, frames, list(range(len(frames))))
     count = quick.record.routed_so_far
     for frame in frames[:count]:
         assert full.router._route_any(link, frame)
