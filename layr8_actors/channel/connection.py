@@ -353,7 +353,7 @@ class Connection(PromptActor):
     async def _write_first(self, link: Link) -> None:
         urgent, queued, marks = link.outbox.take()
         try:
-            await link.transport.send(self._batch(link, urgent, queued))
+            await link.send_first(self._batch(link, urgent, queued))
         except TransportClosed:
             link.broken = True  # what had arrived is read next, and the real close code
             return

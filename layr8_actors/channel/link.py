@@ -99,6 +99,26 @@ class Link:
             return False
         return True
 
+    async def send_first(self, batch: list[str | bytes]) -> None:
+        """Write the first batch of the link, at once where that can be done and it is the join alone, as it mostly is.
+
+        Args:
+            batch: to write; nobody else writes yet.
+
+        Raises:
+            TransportClosed: as the transport's ``send`` does.
+
+        Checkpoints only if it waits. Cancellation leaves it open which of the batch was written.
+        """
+        if len(batch) == 1:
+            try:
+                if self.transport.send_nowait(batch[0]):
+                    return
+                batch = []  # the rest of it is the transport's to write
+            except trio.WouldBlock:
+                pass  # then as all others
+        await self.transport.send(batch)
+
     async def flush(self) -> None:
         """Wait until all that is queued now is written, or the link has ended.
 

@@ -9,8 +9,9 @@ import trio
 import trio.testing
 
 from layr8_actors.channel import Channel, open_channel
+from layr8_actors.channel.link import Link
 from layr8_actors.errors import Disconnected, ReplyTimeout, TransportClosed
-from layr8_actors.phoenix import Frame
+from layr8_actors.phoenix import Frame, Heartbeat as HeartbeatState
 
 PROTOCOLS = ["https://didcomm.org/basicmessage/2.0"]
 STEPS = 12
@@ -245,3 +246,39 @@ async def test_closing_writes_the_rest_before_it_leaves(node: Any) -> None:
 async def _cancel_when_settled(scope: trio.CancelScope) -> None:
     await settle()
     scope.cancel()
+
+
+class Socket:
+    """A transport whose synchronous write does as it is told."""
+
+    def __init__(self, at_once: bool | type[Exception]) -> None:
+        self.at_once = at_once
+        self.written: list[Any] = []
+
+    def send_nowait(self, message: str) -> bool:
+        if isinstance(self.at_once, type):
+            raise self.at_once
+        self.written.append(message)
+        return self.at_once
+
+    async def send(self, batch: list[str]) -> None:
+        self.written.append(batch)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "batch", "written"),
+    [
+        (True, ["join"], ["join"]),
+        (False, ["join"], ["join", []]),
+        (trio.WouldBlock, ["join"], [["join"]]),
+        (True, ["join", "heartbeat"], [["join", "heartbeat"]]),
+    ],
+    ids=["whole", "the rest is left to send", "not at once", "more than one"],
+)
+async def test_the_first_batch_of_a_link_is_written_whole_in_whichever_way(
+    at_once: Any, batch: list[str | bytes], written: list[Any]
+) -> None:
+    socket: Any = Socket(at_once)
+    link = Link(1, socket, HeartbeatState(30, 30, 0), 0, 8)
+    await link.send_first(batch)
+    assert socket.written == written
