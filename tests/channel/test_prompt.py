@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import signal
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from layr8_actors.channel.prompt import PromptActor, PromptRef
 from layr8_actors.otp import ChildSpec, Supervisor
-from layr8_actors.otp.events import ChildExited
+from layr8_actors.otp.events import ChildExited, ShutdownError
 from layr8_actors.telemetry import Event
 
 
@@ -34,19 +38,32 @@ class Told(PromptActor):
         if isinstance(message, PromptRef):
             message.cast_nowait("from within")
             self.log.append("end of the one that told")
+        elif callable(message):
+            message(self)
         elif isinstance(message, str):
             self.log.append((message, trio.lowlevel.current_task().name))
         else:
             await super().handle_cast(message)
 
+    async def handle_timeout(self) -> None:
+        self.log.append(("timeout", trio.lowlevel.current_task().name))
+
 
 class Lab:
-    def __init__(self) -> None:
-        self.ref = PromptRef("told", keep_mailbox=True)
+    nursery: trio.Nursery
+
+    def __init__(self, **options: Any) -> None:
+        self.ref = PromptRef("told", **{"keep_mailbox": True, **options})
         self.log: list[Any] = []
         self.events: list[Event] = []
         spec: ChildSpec = Told.child_spec(self.ref, self.log)
         self.supervisor = Supervisor([spec], name="lab", on_event=self.events.append)
+
+    def stop_soon(self) -> None:
+        """Another task asks for its end; as from here it is the first step of that which counts."""
+        self.nursery.start_soon(self.ref.stop)
+        assert self.ref._process is not None
+        self.ref._process.stop()
 
     @property
     def said(self) -> list[Any]:
@@ -140,6 +157,91 @@ async def test_a_failure_that_its_own_incarnation_does_not_live_to_see_crashes_n
         assert lab.crashes == ["of another cause"]
         assert lab.said == ["init", "init"]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_crash_in_the_task_of_a_sender_is_reported_with_the_message_that_the_handler_was_at() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        lab.ref.cast_nowait("fail")
+        assert lab.ref.handling == "handle_cast str"
+        await wait_all_tasks_blocked()
+        (crash,) = [event for event in lab.events if isinstance(event, ChildExited)]
+        assert (crash.doing, crash.dropped) == ("handle_cast str", 0)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("options", [{}, {"mailbox_capacity": 1}])
+async def test_one_that_has_crashed_in_the_task_of_a_sender_handles_nothing_more(options: dict[str, int]) -> None:
+    def tell_itself_and_fail(actor: Told) -> None:
+        actor.ref.cast_nowait("for the next one")
+        actor.deadline = -math.inf
+        raise RuntimeError("planted")
+
+    lab = Lab(**options)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        lab.ref.cast_nowait(tell_itself_and_fail)
+        await wait_all_tasks_blocked()
+        assert lab.crashes == ["planted"]
+        assert lab.said == ["init", "init", "for the next one"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stop_right_behind_a_crash_in_the_task_of_a_sender_does_not_hide_it() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        lab.ref.cast_nowait("fail")
+        nursery.cancel_scope.cancel()
+        lab.supervisor.kill_all()
+    assert ["planted"] == [str(event.error) for event in lab.events if isinstance(event, ShutdownError)]
+
+
+@pytest.mark.parametrize("stop", [lambda lab: lab.supervisor.exit_child("told", None), lambda lab: lab.stop_soon()])
+async def test_one_that_is_told_to_end_is_told_nothing_more(stop: Callable[[Lab], None]) -> None:
+    lab = Lab()
+    async with trio.open_nursery() as lab.nursery:
+        await lab.nursery.start(lab.supervisor.run)
+        stop(lab)
+        lab.ref.cast_nowait("for the next one")
+        assert lab.said == ["init"]
+        await wait_all_tasks_blocked()
+        assert lab.said == ["init", "init", "for the next one"]
+        lab.nursery.cancel_scope.cancel()
+
+
+async def test_a_deadline_that_has_come_is_not_overtaken() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        lab.ref.cast_nowait(lambda actor: setattr(actor, "deadline", trio.current_time()))
+        lab.ref.cast_nowait("later")
+        await wait_all_tasks_blocked()
+        assert lab.said == ["init", "timeout", "later"]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.real_clock
+def test_ctrl_c_comes_when_the_handler_is_done_and_not_in_the_middle_of_it() -> None:
+    done: list[str] = []
+
+    def interrupted(actor: Told) -> None:
+        signal.raise_signal(signal.SIGINT)
+        done.append("the second half")
+
+    async def main() -> None:
+        lab = Lab()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lab.supervisor.run)
+            lab.ref.cast_nowait(interrupted)
+            done.append("sent")
+            await trio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        trio.run(main)
+    assert caught.group_contains(KeyboardInterrupt)
+    assert done == ["the second half", "sent"]
 
 
 async def test_nobody_is_told_who_does_not_run() -> None:
