@@ -56,11 +56,10 @@ class Lab:
         spec: ChildSpec = Told.child_spec(self.ref, self.log)
         self.supervisor = Supervisor([spec], name="lab", on_event=self.events.append)
 
-    def stop_soon(self, nursery: trio.Nursery) -> None:
-        """Ask for its end as ``ref.stop`` does in its first step, and let another task wait for that."""
+    def stop_soon(self) -> None:
+        """Ask for its end as ``ref.stop`` does in its first step, and do not wait for it."""
         assert self.ref._process is not None
         self.ref._process.stop()
-        nursery.start_soon(self.ref.stop)
 
     @property
     def said(self) -> list[Any]:
@@ -190,7 +189,7 @@ async def test_a_stop_right_behind_a_crash_in_the_task_of_a_sender_does_not_hide
     async with trio.open_nursery() as nursery:
         await nursery.start(lab.supervisor.run)
         lab.ref.cast_nowait("fail")
-        lab.stop_soon(nursery)
+        lab.stop_soon()
         await wait_all_tasks_blocked()
         assert lab.crashes == ["planted"]
         nursery.cancel_scope.cancel()
@@ -204,7 +203,7 @@ async def test_one_that_is_told_to_end_is_told_nothing_more(by_exit_child: bool)
         if by_exit_child:
             lab.supervisor.exit_child("told", None)
         else:
-            lab.stop_soon(nursery)
+            lab.stop_soon()
         lab.ref.cast_nowait("for the next one")
         assert lab.said == ["init"]
         await wait_all_tasks_blocked()
