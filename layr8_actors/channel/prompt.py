@@ -1,28 +1,18 @@
 """Messages that are handled in the task of who sends them, where nothing is in the way: a hop costs no switch of tasks.
 
 It can be done because no handler of such an actor waits, and so none is under way between two checkpoints. What a
-handler raises is a crash of its own actor all the same: it is mailed, and raised in that actor's task.
+handler raises is a crash of its own actor all the same, which ends of it in a task of its own.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar
 
 import trio
 
 from ..otp import Actor, ActorRef, ExitReason
-from ..otp.unscoped import at_once
 
 __all__ = ("PromptActor", "PromptRef")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class FailedAtOnce:
-    """To an actor whose handler raised in the task of a sender: that incarnation is to crash of it, none later."""
-
-    actor: PromptActor
-    error: Exception
 
 
 class PromptActor(Actor):
@@ -41,31 +31,15 @@ class PromptActor(Actor):
         """Whether a message may be handled at once, as far as the actor itself knows."""
         return True
 
-    async def handle_cast(self, message: Any) -> None:
-        """Crash of what a handler raised in the task of a sender; else as every actor does.
-
-        Args:
-            message: what no handler knows.
-        """
-        if not isinstance(message, FailedAtOnce):
-            await super().handle_cast(message)
-        elif message.actor is self:
-            raise message.error
-
 
 class PromptRef(ActorRef):
-    """The ref of an actor that is told at once, unless it is at something, or has mail, which goes first.
+    """The ref of an actor that is told at once, unless it is at something, or has mail, which goes first."""
 
-    Attributes:
-        busy: True while a handler runs in the task of a sender, so that what it sets off comes back by mail.
-    """
-
-    __slots__ = ("_actor", "busy")
+    __slots__ = ("_actor",)
 
     def __init__(self, id: str, **options: Any) -> None:
         super().__init__(id, **options)
         self._actor: PromptActor | None = None
-        self.busy = False
 
     def attended_by(self, actor: PromptActor) -> None:
         """The incarnation that runs has finished its init.
@@ -75,7 +49,8 @@ class PromptRef(ActorRef):
         """
         self._actor = actor
 
-    @trio.lowlevel.enable_ki_protection  # no Ctrl-C half way through a handler, in a program that may go on after it
+    # A Ctrl-C in here would leave an actor half-way that is not the one whose task it hits.
+    @trio.lowlevel.enable_ki_protection
     def cast_nowait(self, message: object) -> bool:
         """Send a message; it may have been handled when this returns. See :meth:`ActorRef.cast_nowait`.
 
@@ -83,15 +58,11 @@ class PromptRef(ActorRef):
             message: any object.
         """
         actor = self._actor
-        if actor is None or self.busy or not self.idle or not actor.free:
+        # Neither mail nor a deadline that has come is overtaken.
+        if actor is None or not self.idle or not actor.free or actor.deadline <= trio.current_time():
             return super().cast_nowait(message)
-        self.busy = True
-        try:
-            at_once(actor.handle_cast(message))
-        except Exception as error:
-            super().cast_nowait(FailedAtOnce(actor, error))
-        finally:
-            self.busy = False
+        assert self._process is not None  # or it would not be idle
+        self._process.handle_now(actor, message)
         return True
 
     def _close_mailbox(self, reason: ExitReason) -> int:

@@ -164,6 +164,7 @@ class ActorProcess(Hibernation):
                                 self.mailbox.unpark()  # where Ctrl-C came just before the wait
                                 if self._wanted:
                                     error = await self._begin_wanted(error)
+                                error = self._with_failure(error)
                                 reason = self._reason(error, sys.exception())
                                 if self._incarnation is not None and not reason.clean:
                                     self._incarnation.doing = self.handling

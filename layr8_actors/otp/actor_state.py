@@ -18,6 +18,7 @@ from .incarnation import Incarnation
 from .mailbox import Mailbox
 from .monitor import Monitor
 from .pid import Pid
+from .unscoped import at_once
 
 if TYPE_CHECKING:
     from .actor import Actor, Continue
@@ -45,6 +46,7 @@ class ActorState:
         "_context",
         "_current",
         "_ended",
+        "_failed",
         "_gone",
         "_idle_since",
         "_in_hand",
@@ -89,6 +91,8 @@ class ActorState:
         self.pending: dict[Reply[Any], None] | None = None  # a dict for its order
         """The calls that have no answer yet: queued, in hand, or deferred."""
         self._current: Reply[Any] | None = None
+        self._failed: Exception | None = None
+        """What a handler raised in the task of a sender."""
         self._incarnation: Incarnation | None = None
         self._nursery: trio.Nursery | None = None
         self._scope: trio.CancelScope | None = None
@@ -172,8 +176,34 @@ class ActorState:
     @property
     def _at_once(self) -> bool:
         """True where nobody asked for the end: helper tasks do not outlive the loop then."""
+        if self._failed is not None:
+            return True
         incarnation = self._incarnation
         return incarnation is not None and (incarnation.exit_requested is not None or incarnation.killed)
+
+    def handle_now(self, actor: Actor, message: object) -> None:
+        """Handle a message in the task of its sender; what that raises is a crash of the actor, and no one else's.
+
+        Args:
+            actor: the incarnation's object, which is idle and whose methods never wait.
+            message: for its ``handle_cast``.
+        """
+        self._in_hand = message  # so that what the handler sets off for its own actor comes by mail
+        try:
+            at_once(actor.handle_cast(message))
+        except Exception as error:
+            self._failed = error
+            self.told()
+        else:
+            self._in_hand = NOTHING
+
+    def _with_failure(self, error: Exception | None) -> Exception | None:
+        """Return what the incarnation ends with, where ``error`` is what came out of its own tasks."""
+        if self._failed is None:
+            return error
+        if error is not None and self._incarnation is not None:
+            self._incarnation.second_error = error
+        return self._failed
 
     def told(self) -> None:
         """An incarnation that has no scope is told to end: by its supervisor, or as if by its own fault."""

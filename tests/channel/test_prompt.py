@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import signal
 from typing import Any
 
 import pytest
@@ -37,19 +39,29 @@ class Told(PromptActor):
             self.log.append("end of the one that told")
         elif message == "ki":
             self.log.append(trio.lowlevel.currently_ki_protected())
+        elif callable(message):
+            message(self)
         elif isinstance(message, str):
             self.log.append((message, trio.lowlevel.current_task().name))
         else:
             await super().handle_cast(message)
 
+    async def handle_timeout(self) -> None:
+        self.log.append(("timeout", trio.lowlevel.current_task().name))
+
 
 class Lab:
-    def __init__(self) -> None:
-        self.ref = PromptRef("told", keep_mailbox=True)
+    def __init__(self, **options: Any) -> None:
+        self.ref = PromptRef("told", **{"keep_mailbox": True, **options})
         self.log: list[Any] = []
         self.events: list[Event] = []
         spec: ChildSpec = Told.child_spec(self.ref, self.log)
         self.supervisor = Supervisor([spec], name="lab", on_event=self.events.append)
+
+    def stop_soon(self) -> None:
+        """Ask for its end as ``ref.stop`` does in its first step, and do not wait for it."""
+        assert self.ref._process is not None
+        self.ref._process.stop()
 
     @property
     def said(self) -> list[Any]:
@@ -153,6 +165,95 @@ async def test_a_handler_is_whole_whenever_ctrl_c_is_pressed() -> None:
         lab.ref.cast_nowait("ki")
         assert lab.log[1:] == [True]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_crash_in_the_task_of_a_sender_is_reported_with_the_message_that_the_handler_was_at() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        lab.ref.cast_nowait("fail")
+        assert lab.ref.handling == "handle_cast str"
+        await wait_all_tasks_blocked()
+        (crash,) = [event for event in lab.events if isinstance(event, ChildExited)]
+        assert (crash.doing, crash.dropped) == ("handle_cast str", 0)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("options", [{}, {"mailbox_capacity": 1}])
+async def test_one_that_has_crashed_in_the_task_of_a_sender_handles_nothing_more(options: dict[str, int]) -> None:
+    def tell_itself_and_fail(actor: Told) -> None:
+        actor.ref.cast_nowait("for the next one")
+        actor.deadline = -math.inf
+        raise RuntimeError("planted")
+
+    lab = Lab(**options)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        lab.ref.cast_nowait(tell_itself_and_fail)
+        await wait_all_tasks_blocked()
+        assert lab.crashes == ["planted"]
+        assert lab.said == ["init", "init", "for the next one"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stop_right_behind_a_crash_in_the_task_of_a_sender_does_not_hide_it() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        lab.ref.cast_nowait("fail")
+        lab.stop_soon()
+        await wait_all_tasks_blocked()
+        assert lab.crashes == ["planted"]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("by_exit_child", [True, False])
+async def test_one_that_is_told_to_end_is_told_nothing_more(by_exit_child: bool) -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        if by_exit_child:
+            lab.supervisor.exit_child("told", None)
+        else:
+            lab.stop_soon()
+        lab.ref.cast_nowait("for the next one")
+        assert lab.said == ["init"]
+        await wait_all_tasks_blocked()
+        assert lab.said == ["init", "init", "for the next one"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_deadline_that_has_come_is_not_overtaken() -> None:
+    lab = Lab()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lab.supervisor.run)
+        lab.ref.cast_nowait(lambda actor: setattr(actor, "deadline", trio.current_time()))
+        lab.ref.cast_nowait("later")
+        await wait_all_tasks_blocked()
+        assert lab.said == ["init", "timeout", "later"]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.real_clock
+def test_ctrl_c_comes_when_the_handler_is_done_and_not_in_the_middle_of_it() -> None:
+    done: list[str] = []
+
+    def interrupted(actor: Told) -> None:
+        signal.raise_signal(signal.SIGINT)
+        done.append("the second half")
+
+    async def main() -> None:
+        lab = Lab()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lab.supervisor.run)
+            lab.ref.cast_nowait(interrupted)
+            done.append("sent")
+            await trio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        trio.run(main)
+    assert caught.group_contains(KeyboardInterrupt)
+    assert done == ["the second half", "sent"]
 
 
 async def test_nobody_is_told_who_does_not_run() -> None:
