@@ -159,7 +159,7 @@ class ActorProcess(Hibernation):
                         # is.
                         error = self._unwrapped(caught)
                     finally:
-                        if not self.asleep:
+                        if not self.asleep:  # pragma: no branch - else it returns, or Ctrl-C has come just then
                             try:
                                 self.mailbox.unpark()  # where Ctrl-C came just before the wait
                                 if self._wanted:

@@ -207,7 +207,7 @@ class Mailbox(Generic[T]):
         assert self._receive is not None
         if not self.try_put(item):
             # What gave way had been handed to the reader, in front of the channel: that is as full as before.
-            self._front = [*(self._front or ()), self._receive.receive_nowait()]
+            self._front = [self._receive.receive_nowait()]
             self.put_nowait(item)
         return oldest
 
@@ -227,7 +227,7 @@ class Mailbox(Generic[T]):
     @trio.lowlevel.enable_ki_protection
     def _hand_over(self, item: T) -> None:
         # Left where the reader will look instead of sent along with its wake-up: cancelled meanwhile, it loses nothing.
-        self._front = [*(self._front or ()), item]
+        self._front = [item]
         self.interrupt()
 
     def _open(self) -> trio.MemorySendChannel[T]:
@@ -322,9 +322,7 @@ class Mailbox(Generic[T]):
                 return item
             return self._take(default)
         if self._front:
-            item = self._front.pop(0)
-            if not self._front:
-                self._front = None
+            item, self._front = self._front[0], None
             return item
         if self._receive is None:
             return default

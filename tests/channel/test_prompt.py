@@ -11,8 +11,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from layr8_actors.channel.prompt import PromptActor, PromptRef
-from layr8_actors.otp import ChildSpec, Supervisor
-from layr8_actors.otp.events import ChildExited
+from layr8_actors.otp import ChildSpec, ExitReason, Supervisor
+from layr8_actors.otp.events import ChildExited, ShutdownError
 from layr8_actors.telemetry import Event
 
 
@@ -315,3 +315,36 @@ async def test_one_whose_helper_has_crashed_is_told_nothing_any_more() -> None:
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
     assert log == ["init", "init", "told"]
+
+
+class Busy(Helped):
+    async def handle_cast(self, message: Any) -> None:
+        if message == "fail":
+            raise RuntimeError("told")
+        await super().handle_cast(message)
+
+    async def help(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.log.append("helper cancelled")
+            raise RuntimeError("cleanup")
+
+    async def terminate(self, reason: ExitReason) -> None:
+        self.log.append(f"terminate {reason.error}")
+
+
+async def test_a_crash_in_the_task_of_a_sender_ends_the_helpers_first_and_what_they_raise_is_told_besides() -> None:
+    ref = PromptRef("busy")
+    log: list[Any] = []
+    events: list[Event] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Supervisor([Busy.child_spec(ref, log)], on_event=events.append).run)
+        ref.cast_nowait("help")
+        await trio.sleep(1)
+        ref.cast_nowait("fail")
+        await trio.sleep(1)
+        assert log == ["init", "helper cancelled", "terminate told", "init"]
+        assert [str(event.reason.error) for event in events if isinstance(event, ChildExited)] == ["told"]
+        assert [str(event.reason.error) for event in events if isinstance(event, ShutdownError)] == ["cleanup"]
+        nursery.cancel_scope.cancel()

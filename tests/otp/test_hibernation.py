@@ -445,3 +445,15 @@ def test_alarms_that_nobody_waits_for_any_more_do_not_pile_up() -> None:
     for number in range(1000, 0, -1):
         alarms.set(sleeper, number)
     assert len(alarms._heap) <= 2 + 16
+
+
+class Overdue(Sleepy):
+    async def init(self) -> None:
+        self.deadline = trio.current_time()
+
+
+async def test_a_deadline_that_has_come_by_the_end_of_init_is_kept_at_once(lab: Any, ref: ActorRef, log: Log) -> None:
+    async with lab.running([Overdue.child_spec(ref, log)]):
+        await trio.testing.wait_all_tasks_blocked()
+        assert log == [("timeout", 0)]
+        assert not has_task(ref)
