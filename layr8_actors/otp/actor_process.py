@@ -22,7 +22,7 @@ from .monitor import Down
 from .unscoped import UNSCOPED, at_once, not_now
 
 if TYPE_CHECKING:
-    from .actor import Actor
+    from .actor import Actor, Continue
     from .actor_ref import ActorRef
 
 __all__ = ("ActorProcess",)
@@ -87,9 +87,7 @@ class ActorProcess(Hibernation):
         self._incarnation = incarnation
         reason: ExitReason | None = None
         try:
-            actor = self._make()
-            continuation = at_once(actor.init())
-            self._begun = actor, continuation
+            self._begun = actor, continuation = self._init_at_once()
             self._arrive(incarnation)
             if actor.hibernate_after != math.inf:
                 self._fall_asleep(actor, continuation)
@@ -101,6 +99,11 @@ class ActorProcess(Hibernation):
                 reason = reason or self._reason(None, sys.exception())
                 self._refuse(reason)
                 self._release(reason)
+
+    @trio.lowlevel.disable_ki_protection  # a constructor or an init that hangs can be broken off
+    def _init_at_once(self) -> tuple[Actor, Continue | None]:
+        actor = self._make()
+        return actor, at_once(actor.init())
 
     async def _run(self, task_status: trio.TaskStatus[ActorRef], whole: Incarnation | None) -> None:
         # All of it in one coroutine, and what an actor is at only now and then in others: each is held while it idles.

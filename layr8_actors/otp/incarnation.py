@@ -198,6 +198,7 @@ class Incarnation:
         """Count as healthy from now on, unless it did before."""
         self.healthy_at = min(self.healthy_at, trio.current_time())
 
+    @trio.lowlevel.enable_ki_protection  # else one whose init is over could be taken for dead, and would live on
     def begin(self, nursery: trio.Nursery) -> None:
         """Start the child's task: it is over when the child has ended, however that came, and raises no ``Exception``.
 

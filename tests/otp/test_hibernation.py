@@ -457,3 +457,39 @@ async def test_a_deadline_that_has_come_by_the_end_of_init_is_kept_at_once(lab: 
         await trio.testing.wait_all_tasks_blocked()
         assert log == [("timeout", 0)]
         assert not has_task(ref)
+
+
+def test_ctrl_c_between_an_init_and_the_sleep_waits_until_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived = ActorRef._arrived
+
+    def interrupted(ref: ActorRef) -> None:
+        signal.raise_signal(signal.SIGINT)
+        arrived(ref)
+
+    log = Log()
+
+    async def main() -> None:
+        async with Supervisor([Sleepy.child_spec("asleep", log.begin())]):
+            await trio.sleep_forever()
+
+    monkeypatch.setattr(ActorRef, "_arrived", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert [what for what, _ in log] == ["terminate shutdown"]
+
+
+def test_ctrl_c_in_an_init_breaks_it_off() -> None:
+    log = Log()
+
+    class Hanging(Sleepy):
+        async def init(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            self.log.add("went on")
+
+    async def main() -> None:
+        async with Supervisor([Hanging.child_spec("asleep", log.begin())]):
+            await trio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert log == []
