@@ -231,6 +231,7 @@ async def test_a_join_that_the_node_refuses_has_handled_nothing_of_what_is_store
     store = new_store()
     await store.queue(f"inbox of {CAROL}").put("1", b'{"plaintext": {"id": "1", "type": "%s"}}' % REQUEST.encode())
     async with strict_node() as node, durable_agent(node, store) as alice:
+        await trio.sleep(1)  # until its inbox hibernates
         before = tasks()
         seen: list[tuple[str, str]] = []
         node.refuse_joins("e.join.plugin.parent.not-found", did=CAROL, count=1)

@@ -255,6 +255,7 @@ async def test_a_join_that_is_cancelled_at_any_step_leaves_nothing_and_may_be_ca
     turns, late = 0, False
     async with strict_node() as node, agent(node) as alice:
         await warmed_up(node, alice)
+        await trio.sleep(1)  # until its inbox hibernates
         before = tasks()
         while not late:
             late = await cancelled_after(turns, lambda: alice.join_did(CAROL))
@@ -275,6 +276,7 @@ async def test_a_leave_that_is_cancelled_at_any_step_is_finished_by_the_next_one
     turns, late = 0, False
     async with strict_node() as node, agent(node) as alice:
         await warmed_up(node, alice)
+        await trio.sleep(1)  # until its inbox hibernates
         before = tasks()
         while not late:
             handlers = DidHandlers()
