@@ -122,7 +122,7 @@ class MemoryQueue:
         await trio.lowlevel.checkpoint()
         message = self._messages.get(claimed.id)
         if message is not None and message.state == "remembered" and str(message.token) == claimed.token:
-            return True
+            return message.ended_at > self._clock() - self._options.retention  # else forgotten, if not yet removed
         message = self._held(claimed)
         if message is None:
             return False

@@ -109,7 +109,8 @@ class SqliteStatements:
         if held is None:
             number, claims = _numbers(claimed)
             done = connection.execute(
-                f"SELECT 1 FROM messages WHERE number = ? AND claims = ? AND state = {REMEMBERED}", (number, claims)
+                f"SELECT 1 FROM messages WHERE number = ? AND claims = ? AND state = {REMEMBERED} AND ended_at > ?",
+                (number, claims, now - self._options.retention),
             )
             return done.fetchone() is not None
         self._end(connection, held, REMEMBERED, "", now)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from layr8_actors.client.durable import Claimed, DurableQueue, QueueOptions
 from tests.client.durable.queues import MemoryKind, QueueKind, RedisKind, SqliteKind
@@ -120,7 +120,12 @@ def told(event: Any) -> tuple[Any, ...]:
     return (type(event).__name__, event.id, event.attempts, event.reason)
 
 
+FORGOTTEN = [("put", "k1"), ("claim", 1), ("acknowledge", 0), ("advance", 150), ("advance", 150), ("acknowledge", 0)]
+"""An acknowledgement that is repeated once the retention is over is one of nobody's message."""
+
+
 @settings(max_examples=EXAMPLES)
+@example(script=FORGOTTEN)
 @given(script=steps)
 def test_sqlite_does_what_the_queue_in_memory_does(script: list[tuple[Any, ...]]):
     with tempfile.TemporaryDirectory() as folder:
@@ -128,6 +133,7 @@ def test_sqlite_does_what_the_queue_in_memory_does(script: list[tuple[Any, ...]]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=EXAMPLES)
+@example(script=FORGOTTEN)
 @given(script=steps)
 def test_redis_does_what_the_queue_in_memory_does(redis_server: RedisServer, script: list[tuple[Any, ...]]):
     trio.run(compare, RedisKind(redis_server.url), script)
